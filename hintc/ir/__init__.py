@@ -1,0 +1,41 @@
+"""The intermediate representation: graphs of nodes in networkx, free of TensorFlow."""
+
+from hintc.ir.attributes import (
+    Array,
+    Attributes,
+    AttributeValue,
+    FunctionRef,
+    Shape,
+    Tensor,
+    Unbound,
+    Wire,
+)
+from hintc.ir.dtypes import DType
+from hintc.ir.graph import ARG, CONTROL, RESULT, Graph, Node, Port, Use
+from hintc.ir.module import Function, Module
+from hintc.ir.opdefs import SCAN
+from hintc.ir.scan import Fusion, Scan
+
+__all__ = [
+    "ARG",
+    "CONTROL",
+    "RESULT",
+    "SCAN",
+    "Array",
+    "AttributeValue",
+    "Attributes",
+    "DType",
+    "Function",
+    "FunctionRef",
+    "Fusion",
+    "Graph",
+    "Module",
+    "Node",
+    "Port",
+    "Scan",
+    "Shape",
+    "Tensor",
+    "Unbound",
+    "Use",
+    "Wire",
+]

@@ -1,0 +1,191 @@
+"""Attribute values as plain Python, decoded from their wire form when first read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hintc.ir.dtypes import DType
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A tensor shape: `dims` is None when the rank is unknown; -1 is a dimension not known."""
+
+    dims: tuple[int, ...] | None
+
+    @property
+    def rank(self) -> int | None:
+        """Number of dimensions, None when unknown."""
+        return None if self.dims is None else len(self.dims)
+
+    @property
+    def is_static(self) -> bool:
+        """True when every dimension is known."""
+        return self.dims is not None and all(d >= 0 for d in self.dims)
+
+    def __str__(self) -> str:
+        if self.dims is None:
+            return "<?>"
+        return "<" + "x".join("?" if d < 0 else str(d) for d in self.dims) + ">"
+
+
+@dataclass(frozen=True)
+class FunctionRef:
+    """The name of a library function with the attributes it is instantiated with."""
+
+    name: str
+    attributes: tuple[tuple[str, AttributeValue], ...] = ()
+
+
+@dataclass(frozen=True)
+class Unbound:
+    """A reference to an attribute of the enclosing function (`AttrValue.placeholder`)."""
+
+    name: str
+
+
+class Tensor:
+    """A constant. Its elements are decoded once, when `array` is first read; never writable.
+
+    Equality is identity of type, shape and elements (bit for bit, so NaN equals itself).
+    """
+
+    __slots__ = ("_array", "_decode", "dtype", "shape", "wire")
+
+    def __init__(
+        self,
+        dtype: DType,
+        shape: Shape,
+        *,
+        array: Array | None = None,
+        decode: Callable[[Any], Array] | None = None,
+        wire: Any = None,
+    ) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.wire = wire
+        self._array = array
+        self._decode = decode
+
+    @classmethod
+    def of(cls, value: Any, dtype: DType | None = None) -> Tensor:
+        """A tensor of `value` (anything NumPy takes); float64 is kept unless `dtype` says else."""
+        array = np.array(value, dtype=None if dtype is None else dtype.numpy)
+        array.setflags(write=False)
+        return cls(
+            dtype or DType.of(array.dtype), Shape(tuple(array.shape)), array=array
+        )
+
+    @property
+    def array(self) -> Array:
+        """The elements, as a read-only array of `shape`."""
+        if self._array is None:
+            assert self._decode is not None
+            array = np.asarray(self._decode(self.wire))
+            array.setflags(write=False)
+            self._array = array
+        return self._array
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tensor):
+            return NotImplemented
+        if self is other:
+            return True
+        if self.dtype != other.dtype or self.shape != other.shape:
+            return False
+        if self.dtype is DType.STRING:
+            return bool(np.array_equal(self.array, other.array))
+        return self.array.tobytes() == other.array.tobytes()
+
+    def __hash__(self) -> int:
+        return hash((self.dtype, self.shape))
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.dtype.name}, {self.shape})"
+
+
+Scalar: TypeAlias = (
+    bytes | bool | int | float | DType | Shape | Tensor | FunctionRef | Unbound
+)
+AttributeValue: TypeAlias = Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Attributes in their encoded form, with the function that decodes one of them."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    decode: Callable[[Any], AttributeValue] = lambda value: value
+
+
+class Attributes(MutableMapping[str, AttributeValue]):
+    """Attributes of a node: read from the wire form on demand, overlaid by what was assigned.
+
+    Lists are tuples, so a value cannot change behind the mapping's back. Only what was assigned
+    or deleted is re-encoded on lowering: see `touched`.
+    """
+
+    __slots__ = ("_read", "_wire", "touched")
+
+    def __init__(
+        self,
+        values: Mapping[str, AttributeValue] | None = None,
+        wire: Wire | None = None,
+    ) -> None:
+        self._wire = wire
+        self._read: dict[str, AttributeValue] = dict(values or {})
+        self.touched: set[str] = set(self._read)
+        """Names assigned or deleted since the lift."""
+
+    def __getitem__(self, name: str) -> AttributeValue:
+        if name in self._read:
+            return self._read[name]
+        if self._wire is None or name in self.touched or name not in self._wire.values:
+            raise KeyError(name)
+        value = self._wire.decode(self._wire.values[name])
+        self._read[name] = value
+        return value
+
+    def __setitem__(self, name: str, value: AttributeValue) -> None:
+        self._read[name] = value
+        self.touched.add(name)
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        self._read.pop(name, None)
+        self.touched.add(name)
+
+    def __contains__(self, name: object) -> bool:
+        if name in self._read:
+            return True
+        return (
+            self._wire is not None
+            and name not in self.touched
+            and name in self._wire.values
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        if self._wire is not None:
+            yield from sorted(n for n in self._wire.values if n not in self.touched)
+        yield from sorted(n for n in self.touched if n in self._read)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"Attributes({dict(self)!r})"
+
+    def copy(self) -> Attributes:
+        """An independent copy that shares the undecoded wire form."""
+        twin = Attributes(wire=self._wire)
+        twin._read = dict(self._read)
+        twin.touched = set(self.touched)
+        return twin

@@ -1,0 +1,403 @@
+"""Graph, Node, Port and Use: the IR, stored in one networkx multigraph.
+
+Vertices are `Node` objects. Every data edge has the key `(slot, port)`: operand `slot` of the
+consumer reads result `port` of the producer. A control edge has the key `(position, CONTROL)`.
+Operands are kept in order on the node too; `hintc.verify` checks that the two agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import networkx as nx
+
+from hintc.errors import HintcError, VerifyError
+from hintc.ir.attributes import Attributes, AttributeValue
+
+CONTROL = -1
+"""The port number of a control edge."""
+ARG = "_Arg"
+"""Op of a function's argument (TensorFlow's own name for it)."""
+RESULT = "_Retval"
+"""Op of a graph's result: one operand, no results; it keeps its operand alive."""
+
+
+class Port(NamedTuple):
+    """Result `index` of `node`."""
+
+    node: Node
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which nobody wants here
+
+    def __str__(self) -> str:
+        return self.node.name if self.index == 0 else f"{self.node.name}:{self.index}"
+
+    def __repr__(self) -> str:
+        return f"Port({self})"
+
+
+class Use(NamedTuple):
+    """Operand `slot` of `node`; a control use has the slot CONTROL."""
+
+    node: Node
+    slot: int
+
+
+class Node:
+    """An operation in a graph. Change its edges and its name through its graph only.
+
+    Attributes:
+        op: name of the operation.
+        attributes: see `Attributes`.
+        device: requested device, "" for none.
+        origin: names of the source nodes that this one stands for (provenance).
+        source: what lowering may reuse if the node is unchanged (the NodeDef it was lifted from).
+        result_names: how results are spelled in a function body, for an op that nobody knows.
+    """
+
+    __slots__ = (
+        "_controls",
+        "_name",
+        "_operands",
+        "attributes",
+        "device",
+        "graph",
+        "op",
+        "origin",
+        "result_names",
+        "source",
+    )
+
+    def __init__(
+        self, graph: Graph, name: str, op: str, attributes: Attributes
+    ) -> None:
+        self.graph = graph
+        self.op = op
+        self.attributes = attributes
+        self.device = ""
+        self.origin: tuple[str, ...] = ()
+        self.source: Any = None
+        self.result_names: tuple[str, ...] = ()
+        self._name = name
+        self._operands: tuple[Port, ...] = ()
+        self._controls: tuple[Node, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Unique in the graph; change it with `Graph.rename`."""
+        return self._name
+
+    @property
+    def operands(self) -> tuple[Port, ...]:
+        """The values the node reads, in order."""
+        return self._operands
+
+    @property
+    def controls(self) -> tuple[Node, ...]:
+        """The nodes that must run before this one."""
+        return self._controls
+
+    def port(self, index: int = 0) -> Port:
+        """Result `index` of this node."""
+        return Port(self, index)
+
+    def __repr__(self) -> str:
+        return f"<{self.op} '{self._name}'>"
+
+
+class Graph:
+    """Nodes and their edges, in order of insertion.
+
+    Attributes:
+        args: the inputs: `_Arg` nodes of a function body; the declared inputs of a main graph.
+        results: the `_Retval` nodes, in order. A main graph lifted without outputs has none.
+        control_results: nodes that must run whenever the graph runs, by result name.
+    """
+
+    def __init__(self) -> None:
+        self._nx: nx.MultiDiGraph[Node] = nx.MultiDiGraph()
+        self._names: dict[str, Node] = {}
+        self._suffixes: dict[str, int] = {}
+        self.args: list[Node] = []
+        self.results: list[Node] = []
+        self.control_results: dict[str, Node] = {}
+
+    # -- reading ---------------------------------------------------------------------------
+
+    @property
+    def nx(self) -> nx.MultiDiGraph[Node]:
+        """The live graph, read-only: every networkx algorithm works on it without a copy."""
+        view: nx.MultiDiGraph[Node] = self._nx.copy(as_view=True)
+        return view
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(list(self._nx))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, item: object) -> bool:
+        if isinstance(item, Node):
+            return item.graph is self and self._names.get(item.name) is item
+        return item in self._names
+
+    def __getitem__(self, name: str) -> Node:
+        try:
+            return self._names[name]
+        except KeyError:
+            raise HintcError("the graph has no such node", node=name) from None
+
+    def find(self, name: str) -> Node | None:
+        """The node of that name, None if there is none."""
+        return self._names.get(name)
+
+    def uses(self, value: Node | Port) -> list[Use]:
+        """Data uses of a port, or of all ports of a node, in a stable order."""
+        node, index = value if isinstance(value, Port) else (value, None)
+        return [
+            Use(consumer, slot)
+            for consumer, keys in self._nx.adj[node].items()
+            for slot, port in keys
+            if port != CONTROL and (index is None or port == index)
+        ]
+
+    def control_uses(self, node: Node) -> list[Node]:
+        """Nodes that wait for `node` by a control edge."""
+        return [
+            consumer
+            for consumer, keys in self._nx.adj[node].items()
+            if any(port == CONTROL for _, port in keys)
+        ]
+
+    def is_used(self, node: Node) -> bool:
+        """True if any edge, data or control, leaves the node, or it is a control result."""
+        return bool(self._nx.adj[node]) or any(
+            n is node for n in self.control_results.values()
+        )
+
+    def topological(self) -> list[Node]:
+        """Nodes so that each comes after what it reads; `NextIteration` back edges are ignored.
+
+        Ties are broken by insertion order, so the result is a function of the graph.
+
+        Raises:
+            VerifyError: the graph has another cycle; names one node on it.
+        """
+        waiting = {
+            node: len(_forward_producers(node))
+            for node in self._nx
+            if _forward_producers(node)
+        }
+        ready = [node for node in reversed(list(self._nx)) if node not in waiting]
+        order: list[Node] = []
+        while ready:
+            node = ready.pop()
+            order.append(node)
+            freed = []
+            for consumer in self._nx.adj[node]:
+                if consumer in waiting and not _is_back_edge(node, consumer):
+                    waiting[consumer] -= 1
+                    if not waiting[consumer]:
+                        del waiting[consumer]
+                        freed.append(consumer)
+            ready.extend(reversed(freed))
+        if waiting:
+            raise VerifyError(
+                "the graph has a cycle",
+                node=_a_node_on_a_cycle(waiting),
+                remedy="Only NextIteration may close a loop.",
+            )
+        return order
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def add(
+        self,
+        op: str,
+        operands: Sequence[Port | Node] = (),
+        attributes: Mapping[str, AttributeValue] | Attributes | None = None,
+        *,
+        name: str | None = None,
+        controls: Sequence[Node] = (),
+        device: str = "",
+        origin: Iterable[str] = (),
+    ) -> Node:
+        """Append a node. `name` is made unique; it defaults to the op's name."""
+        if not isinstance(attributes, Attributes):
+            attributes = Attributes(attributes)
+        node = self.append(self.unique_name(name or op), op, attributes)
+        node.device = device
+        node.origin = tuple(origin)
+        self.set_operands(node, operands)
+        if controls:
+            self.set_controls(node, controls)
+        return node
+
+    def append(self, name: str, op: str, attributes: Attributes) -> Node:
+        """Append a node without edges, under exactly this name.
+
+        Raises:
+            HintcError: the name is taken.
+        """
+        if name in self._names:
+            raise HintcError(
+                "two nodes have this name",
+                node=name,
+                remedy="Names must be unique in a graph.",
+            )
+        node = Node(self, name, op, attributes)
+        self._names[name] = node
+        self._nx.add_node(node)
+        return node
+
+    def add_result(self, name: str, value: Port) -> Node:
+        """Declare `value` a result of the graph, called `name`."""
+        node = self.add(RESULT, [value], {"result": name.encode()}, name=f"ret/{name}")
+        self.results.append(node)
+        return node
+
+    def set_operands(self, node: Node, operands: Sequence[Port | Node]) -> None:
+        """Replace all data operands."""
+        self._nx.remove_edges_from(
+            [(p.node, node, (slot, p.index)) for slot, p in enumerate(node._operands)]
+        )
+        ports = tuple(p if isinstance(p, Port) else Port(p) for p in operands)
+        node._operands = ports
+        self._nx.add_edges_from(
+            [(self._own(p.node), node, (slot, p.index)) for slot, p in enumerate(ports)]
+        )
+
+    def set_operand(self, node: Node, slot: int, value: Port | Node) -> None:
+        """Replace one data operand."""
+        port = value if isinstance(value, Port) else Port(value)
+        old = node._operands[slot]
+        self._nx.remove_edge(old.node, node, (slot, old.index))
+        self._nx.add_edge(self._own(port.node), node, (slot, port.index))
+        node._operands = (*node._operands[:slot], port, *node._operands[slot + 1 :])
+
+    def set_controls(self, node: Node, controls: Sequence[Node]) -> None:
+        """Replace all control operands."""
+        self._nx.remove_edges_from(
+            [(c, node, (at, CONTROL)) for at, c in enumerate(node._controls)]
+        )
+        node._controls = tuple(controls)
+        self._nx.add_edges_from(
+            [(self._own(c), node, (at, CONTROL)) for at, c in enumerate(node._controls)]
+        )
+
+    def replace_uses(
+        self, old: Port, new: Port, *, where: Callable[[Use], bool] | None = None
+    ) -> int:
+        """Let the data uses of `old` (those for which `where` holds) read `new`; how many."""
+        uses = [u for u in self.uses(old) if where is None or where(u)]
+        for use in uses:
+            self.set_operand(use.node, use.slot, new)
+        return len(uses)
+
+    def replace_control_uses(self, old: Node, new: Sequence[Node]) -> None:
+        """Let what waits for `old` wait for all of `new` instead (each once)."""
+        for consumer in self.control_uses(old):
+            kept: list[Node] = []
+            for control in consumer.controls:
+                for node in new if control is old else (control,):
+                    if node not in kept:
+                        kept.append(node)
+            self.set_controls(consumer, kept)
+
+    def rename(self, node: Node, name: str) -> None:
+        """Give a node another name.
+
+        Raises:
+            HintcError: the name is taken by another node.
+        """
+        if self._names.get(name, node) is not node:
+            raise HintcError(f"the name '{name}' is taken", node=node.name)
+        del self._names[node._name]
+        node._name = name
+        self._names[name] = node
+
+    def remove(self, nodes: Node | Iterable[Node]) -> None:
+        """Remove nodes that nothing outside of `nodes` reads or waits for.
+
+        Raises:
+            HintcError: a node that stays still needs one of them.
+        """
+        doomed = {nodes: None} if isinstance(nodes, Node) else dict.fromkeys(nodes)
+        for node in doomed:
+            for consumer in self._nx.adj[node]:
+                if consumer not in doomed:
+                    raise HintcError(
+                        f"cannot remove the node, '{consumer.name}' still reads it",
+                        node=node.name,
+                    )
+        self._nx.remove_nodes_from(doomed)
+        for node in doomed:
+            del self._names[node._name]
+        if any(n in doomed for n in self.args):
+            self.args = [n for n in self.args if n not in doomed]
+        if any(n in doomed for n in self.results):
+            self.results = [n for n in self.results if n not in doomed]
+        for key in [k for k, n in self.control_results.items() if n in doomed]:
+            del self.control_results[key]
+
+    def copy(self) -> Graph:
+        """An independent graph with the same nodes, edges, args, results and sources."""
+        twin = Graph()
+        twins: dict[Node, Node] = {}
+        for node in self._nx:
+            new = twin.append(node.name, node.op, node.attributes.copy())
+            new.device, new.origin = node.device, node.origin
+            new.source, new.result_names = node.source, node.result_names
+            twins[node] = new
+        for node, new in twins.items():
+            if node._operands:
+                twin.set_operands(
+                    new, [Port(twins[p.node], p.index) for p in node._operands]
+                )
+            if node._controls:
+                twin.set_controls(new, [twins[c] for c in node._controls])
+        twin.args = [twins[n] for n in self.args]
+        twin.results = [twins[n] for n in self.results]
+        twin.control_results = {k: twins[n] for k, n in self.control_results.items()}
+        return twin
+
+    def unique_name(self, base: str) -> str:
+        """`base`, or `base_1`, `base_2`, …: the first that is free. Amortised constant time."""
+        if base not in self._names:
+            return base
+        at = self._suffixes.get(base, 0) + 1
+        while f"{base}_{at}" in self._names:
+            at += 1
+        self._suffixes[base] = at
+        return f"{base}_{at}"
+
+    def _own(self, node: Node) -> Node:
+        if node.graph is not self or node._name not in self._names:
+            raise HintcError(
+                "an operand is a node of another graph, or was removed", node=node.name
+            )
+        return node
+
+
+def _is_back_edge(producer: Node, consumer: Node) -> bool:
+    return producer.op in ("NextIteration", "RefNextIteration") and consumer.op in (
+        "Merge",
+        "RefMerge",
+    )
+
+
+def _forward_producers(node: Node) -> set[Node]:
+    producers = {p.node for p in node.operands}
+    producers.update(node.controls)
+    if node.op in ("Merge", "RefMerge"):
+        producers = {p for p in producers if not _is_back_edge(p, node)}
+    return producers
+
+
+def _a_node_on_a_cycle(waiting: Mapping[Node, int]) -> str:
+    node = next(iter(waiting))
+    seen: set[Node] = set()
+    while node not in seen:
+        seen.add(node)
+        node = next(p for p in _forward_producers(node) if p in waiting)
+    return node.name

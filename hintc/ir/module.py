@@ -1,0 +1,127 @@
+"""Module and Function: a main graph and the library of function bodies it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hintc.errors import HintcError
+from hintc.ir.attributes import Attributes
+from hintc.ir.dtypes import DType
+from hintc.ir.graph import ARG, Graph, Node
+
+
+class Function:
+    """A function of the library. Its body is lifted when `graph` is first read.
+
+    In the body, arguments are `_Arg` nodes (named as the arguments) and results are `_Retval`
+    nodes (their attribute ``result`` holds the result's name).
+
+    Attributes:
+        name: the name in the library.
+        attributes: of the function itself, e.g. ``_implements``.
+        source: what lowering may reuse if the function is unchanged (the FunctionDef).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        attributes: Attributes | None = None,
+        *,
+        graph: Graph | None = None,
+        lift_body: Callable[[], Graph] | None = None,
+        source: Any = None,
+    ) -> None:
+        self.name = name
+        self.attributes = attributes if attributes is not None else Attributes()
+        self.source = source
+        self._graph = graph
+        self._lift_body = lift_body
+        if graph is None and lift_body is None:
+            self._graph = Graph()
+
+    @property
+    def is_lifted(self) -> bool:
+        """True once the body has been read."""
+        return self._graph is not None
+
+    @property
+    def graph(self) -> Graph:
+        """The body."""
+        if self._graph is None:
+            assert self._lift_body is not None
+            self._graph = self._lift_body()
+            self._lift_body = None
+        return self._graph
+
+    def copy(self) -> Function:
+        """An independent copy; a body not lifted yet stays so."""
+        return Function(
+            self.name,
+            self.attributes.copy(),
+            graph=None if self._graph is None else self._graph.copy(),
+            lift_body=self._lift_body,
+            source=self.source,
+        )
+
+    def add_arg(self, name: str, dtype: DType) -> Node:
+        """Append an argument; its name is made unique in the body."""
+        node = self.graph.add(
+            ARG, (), {"T": dtype, "index": len(self.graph.args)}, name=name
+        )
+        self.graph.args.append(node)
+        return node
+
+    def __repr__(self) -> str:
+        return f"<Function '{self.name}'>"
+
+
+class Module:
+    """A main graph and its functions.
+
+    Attributes:
+        graph: the main graph.
+        functions: the library by name, in order.
+        source: the snapshot that lowering takes versions and other fields from.
+    """
+
+    def __init__(self, graph: Graph | None = None, source: Any = None) -> None:
+        self.graph = graph if graph is not None else Graph()
+        self.functions: dict[str, Function] = {}
+        self.source = source
+
+    def add_function(self, function: Function) -> Function:
+        """Put a function into the library, under a name made unique (the function is renamed)."""
+        base, at = function.name, 0
+        while function.name in self.functions:
+            at += 1
+            function.name = f"{base}_{at}"
+        self.functions[function.name] = function
+        return function
+
+    def function(self, name: str, *, node: Node | None = None) -> Function:
+        """The function of that name.
+
+        Raises:
+            HintcError: there is none.
+        """
+        try:
+            return self.functions[name]
+        except KeyError:
+            raise HintcError(
+                f"the library has no function '{name}'",
+                node=node.name if node is not None else None,
+                remedy="Keep the function library when you cut a graph.",
+            ) from None
+
+    def copy(self) -> Module:
+        """An independent copy that shares only immutable values and the snapshot."""
+        twin = Module(self.graph.copy(), self.source)
+        twin.functions = {name: f.copy() for name, f in self.functions.items()}
+        return twin
+
+    def graphs(self) -> Iterator[Graph]:
+        """The main graph, then every function body (lifting them)."""
+        yield self.graph
+        for function in list(self.functions.values()):
+            yield function.graph

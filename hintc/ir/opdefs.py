@@ -1,0 +1,183 @@
+"""What an op's definition says: names, numbers and types of its operands, results, attributes.
+
+TensorFlow's registry is asked only when an op is first looked up, so importing this is light.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hintc.ir.attributes import AttributeValue, Attributes
+from hintc.ir.dtypes import DType
+from hintc.ir.graph import ARG, RESULT, Node
+
+SCAN = "Scan"
+"""Op of hintc's own recurrence node, see `hintc.ir.scan`."""
+
+
+@dataclass(frozen=True)
+class ArgSpec:
+    """One operand or result of an OpDef: a tensor, `number_attr` of them, or a typed list."""
+
+    name: str
+    type: DType | None = None
+    type_attr: str = ""
+    number_attr: str = ""
+    type_list_attr: str = ""
+    is_ref: bool = False
+
+    def dtypes(self, attributes: Attributes) -> tuple[DType | None, ...]:
+        """The element types this argument stands for, given a node's attributes."""
+        if self.type_list_attr:
+            return tuple(
+                t
+                for t in as_tuple(attributes.get(self.type_list_attr, ()))
+                if isinstance(t, DType)
+            )
+        dtype = self.type
+        if self.type_attr:
+            found = attributes.get(self.type_attr)
+            dtype = found if isinstance(found, DType) else None
+        count = attributes.get(self.number_attr, 0) if self.number_attr else 1
+        return (dtype,) * (count if isinstance(count, int) else 0)
+
+
+@dataclass(frozen=True)
+class AttributeSpec:
+    """Type (``"type"``, ``"list(int)"``, …) and default of an attribute of an OpDef."""
+
+    name: str
+    type: str
+    default: AttributeValue | None = None
+    allowed: tuple[AttributeValue, ...] = ()
+
+
+@dataclass(frozen=True)
+class OpSchema:
+    """An OpDef as plain data."""
+
+    name: str
+    operands: tuple[ArgSpec, ...]
+    results: tuple[ArgSpec, ...]
+    attributes: tuple[AttributeSpec, ...] = ()
+    is_stateful: bool = False
+
+    def attribute(self, name: str) -> AttributeSpec | None:
+        """The attribute of that name, None if the op has none."""
+        return next((a for a in self.attributes if a.name == name), None)
+
+
+def as_tuple(value: AttributeValue | None) -> Sequence[AttributeValue]:
+    """A list attribute's members; a lone value as a tuple of one; None as the empty tuple."""
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
+
+
+@functools.cache
+def lookup(op: str) -> OpSchema | None:
+    """The schema of an op; None if neither TensorFlow nor hintc knows it."""
+    own = _OWN.get(op)
+    return own if own is not None else _from_tensorflow(op)
+
+
+def result_dtypes(node: Node) -> tuple[DType | None, ...] | None:
+    """Element type of each result (None inside: not known); None if the op is not known."""
+    return _dtypes(node, "results")
+
+
+def operand_dtypes(node: Node) -> tuple[DType | None, ...] | None:
+    """Element type of each operand (None inside: not known); None if the op is not known."""
+    return _dtypes(node, "operands")
+
+
+def is_stateful(node: Node) -> bool:
+    """True if the op is declared stateful, or is not known."""
+    schema = lookup(node.op)
+    return schema is None or schema.is_stateful
+
+
+def _dtypes(node: Node, side: str) -> tuple[DType | None, ...] | None:
+    schema = lookup(node.op)
+    if schema is None:
+        return None
+    found: list[DType | None] = []
+    for arg in getattr(schema, side):
+        found.extend(arg.dtypes(node.attributes))
+    return tuple(found)
+
+
+def _from_tensorflow(op: str) -> OpSchema | None:
+    import tensorflow as tf  # noqa: F401  (fills the registry)
+    from tensorflow.python.framework import op_def_registry
+
+    definition = op_def_registry.get(op)
+    if definition is None:
+        return None
+    return OpSchema(
+        op,
+        tuple(_arg(a) for a in definition.input_arg),
+        tuple(_arg(a) for a in definition.output_arg),
+        tuple(_attribute(a) for a in definition.attr),
+        definition.is_stateful,
+    )
+
+
+def _arg(arg: Any) -> ArgSpec:
+    return ArgSpec(
+        arg.name,
+        DType(arg.type) if arg.type else None,
+        arg.type_attr,
+        arg.number_attr,
+        arg.type_list_attr,
+        arg.is_ref,
+    )
+
+
+def _attribute(attr: Any) -> AttributeSpec:
+    from hintc.ir.wire import decode
+
+    return AttributeSpec(
+        attr.name,
+        attr.type,
+        decode(attr.default_value) if attr.HasField("default_value") else None,
+        tuple(as_tuple(decode(attr.allowed_values)))
+        if attr.HasField("allowed_values")
+        else (),
+    )
+
+
+_OWN = {
+    schema.name: schema
+    for schema in (
+        OpSchema(
+            ARG,
+            (),
+            (ArgSpec("output", type_attr="T"),),
+            (AttributeSpec("T", "type"), AttributeSpec("index", "int")),
+        ),
+        OpSchema(RESULT, (ArgSpec("input", type_attr="T"),), ()),
+        OpSchema(
+            SCAN,
+            (
+                ArgSpec("trip_count", DType.INT32),
+                ArgSpec("operands", type_list_attr="Tin"),
+            ),
+            (ArgSpec("results", type_list_attr="Tout"),),
+            (
+                AttributeSpec("body", "func"),
+                AttributeSpec("Tin", "list(type)"),
+                AttributeSpec("Tout", "list(type)"),
+                AttributeSpec("xs", "int"),
+                AttributeSpec("states", "int"),
+                AttributeSpec("invariants", "int"),
+                AttributeSpec("ys", "int"),
+                AttributeSpec("reverse_xs", "list(bool)"),
+                AttributeSpec("reverse_ys", "list(bool)"),
+            ),
+        ),
+    )
+}

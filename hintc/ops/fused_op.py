@@ -1,0 +1,341 @@
+"""What a fused op is: operands, attributes, results, limits and how it becomes TFLite.
+
+One declaration serves the built-in kernels and users' own ops. It says nothing about graphs:
+whoever recognises an op fills its slots, whoever legalises it reads them back from the spec, the
+JSON text that travels with the call (`FusedOp.spec`, `FusedOp.parse_spec`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hintc.errors import HintcError
+
+AttributeValue = bool | int | float | str | tuple["AttributeValue", ...]
+SlotKind = Literal["input", "weight", "bias", "state"]
+Target = Literal["tflite", "litert", "tflm"]
+Quantize = Literal["dynamic", "float16"]
+
+TARGETS: tuple[Target, ...] = ("tflite", "litert", "tflm")
+PREFIX = "hintc."
+"""A call of op ``X`` is marked ``hintc.X``: in ``_implements`` and as custom code."""
+
+
+@dataclass(frozen=True)
+class OperandSlot:
+    """One operand of a fused op.
+
+    Args:
+        name: the schema's name of the operand; unique in its op.
+        kind: ``weight`` is a matrix or vector that multiplies, ``bias`` one that is added or
+            normalises, ``state`` a recurrent state's initial value (float32 [batch, width]).
+        optional: the op is complete without it. States are optional by nature: absent means zeros.
+        shape: symbolic sizes, e.g. ``("n_cell", "n_in")``; equal names are equal sizes within
+            one call and "?" is any size. Empty: any shape.
+    """
+
+    name: str
+    kind: SlotKind = "input"
+    optional: bool = False
+    shape: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AttributeSpec:
+    """Type, default and permitted values of one attribute."""
+
+    type: type[bool] | type[int] | type[float] | type[str] | type[tuple[AttributeValue, ...]]
+    default: AttributeValue | None = None
+    choices: tuple[AttributeValue, ...] = ()
+
+    def checked(self, op: str, name: str, value: object) -> AttributeValue:
+        """`value` in the attribute's type; an int is taken for a float, nothing else is cast."""
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        plain = _plain(op, name, value)
+        if type(plain) is not self.type:
+            raise HintcError(
+                f"{op}: attribute '{name}' is {value!r}",
+                why=f"it must be {self.type.__name__}",
+            )
+        if self.choices and plain not in self.choices:
+            raise HintcError(
+                f"{op}: attribute '{name}' is {value!r}",
+                why="it must be one of " + ", ".join(map(str, self.choices)),
+            )
+        return plain
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a fused op, as far as constraints look at it."""
+
+    slots: frozenset[str]
+    attributes: Mapping[str, AttributeValue]
+    target: Target = "tflite"
+    quantize: Quantize | None = None
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A rule that every use keeps; `reason` completes "refused, because ..."."""
+
+    reason: str
+    holds: Callable[[Use], bool]
+    targets: tuple[Target, ...] = TARGETS
+
+
+@dataclass(frozen=True)
+class StateSlot:
+    """A recurrent state: a float32 [batch, width] tensor that the kernel reads and writes.
+
+    Args:
+        slot: its operand slot.
+        weights: the slot whose shape gives the width.
+        axis: which axis of that shape is the width.
+        result: name of the result that is this state's final value.
+        is_last_output: the final value equals the last step of the main result, so it can be
+            read from there.
+    """
+
+    slot: str
+    weights: str
+    axis: int
+    result: str
+    is_last_output: bool = False
+
+
+@dataclass(frozen=True)
+class BuiltinLowering:
+    """How the op becomes a built-in TFLite operator with variable state tensors.
+
+    Args:
+        operator: name in the schema's ``BuiltinOperator``.
+        options: name of its options table in the schema.
+        fields: attribute name -> field of that table.
+        version: operator version from whether its weights are int8 (hybrid).
+        enums: attribute name -> the schema's enumeration that its string value is a member of.
+        states: the recurrent states. With states, operand 0 is the sequence: rank 3, [time,
+            batch, n] if attribute ``time_major`` is true, else [batch, time, n].
+        int8: slots that are int8 under dynamic-range quantisation.
+    """
+
+    operator: str
+    options: str
+    fields: Mapping[str, str]
+    version: Callable[[bool], int]
+    enums: Mapping[str, str] = field(default_factory=dict)
+    states: tuple[StateSlot, ...] = ()
+    int8: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class CustomLowering:
+    """The op becomes a CUSTOM operator with its attributes as a flexbuffer map.
+
+    Args:
+        code: the operator's custom code; the kernel is registered under it.
+    """
+
+    code: str
+
+
+Lowering = BuiltinLowering | CustomLowering
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The parsed spec of one call.
+
+    Args:
+        op: name of the fused op.
+        slots: for each operand of the call its slot, or None where only the body needs it.
+        results: for each result of the call its name in the fused op.
+        attributes: every attribute, defaults filled in.
+    """
+
+    op: str
+    slots: tuple[str | None, ...]
+    results: tuple[str, ...]
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FusedOp:
+    """The declaration of a fused op.
+
+    Args:
+        name: the schema's operator name for a built-in, else the user's own.
+        operands: slots in the kernel's order.
+        results: result names; the first one is what the kernel itself gives.
+        attributes: attribute name -> type, default, choices.
+        lowering: how it becomes TFLite.
+        constraints: what a use must keep.
+        variadic: operands and results are free (any names, any number) and attributes beyond the
+            declared ones are let through as they are.
+    """
+
+    name: str
+    operands: tuple[OperandSlot, ...]
+    results: tuple[str, ...]
+    attributes: Mapping[str, AttributeSpec]
+    lowering: Lowering
+    constraints: tuple[Constraint, ...] = ()
+    variadic: bool = False
+
+    @classmethod
+    def custom(
+        cls,
+        name: str,
+        *,
+        attributes: Mapping[str, AttributeSpec] | None = None,
+        code: str | None = None,
+        constraints: tuple[Constraint, ...] = (),
+    ) -> FusedOp:
+        """A user's own op: any operands and results, CUSTOM `code` (default: its own name)."""
+        lowering = CustomLowering(code or name)
+        return cls(name, (), (), dict(attributes or {}), lowering, constraints, variadic=True)
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        """Slot names in the kernel's order."""
+        return tuple(slot.name for slot in self.operands)
+
+    def slot(self, name: str) -> OperandSlot:
+        """The slot called `name`; `HintcError` when there is none."""
+        for slot in self.operands:
+            if slot.name == name:
+                return slot
+        raise HintcError(f"{self.name} has no operand '{name}'")
+
+    def checked_attributes(self, given: Mapping[str, object]) -> dict[str, AttributeValue]:
+        """All attributes of a use: `given` checked, defaults filled in."""
+        unknown = sorted(set(given) - set(self.attributes))
+        if unknown and not self.variadic:
+            raise HintcError(
+                f"{self.name} has no attribute '{unknown[0]}'",
+                why="it has " + ", ".join(self.attributes),
+            )
+        values = {name: _plain(self.name, name, given[name]) for name in unknown}
+        for name, spec in self.attributes.items():
+            if name in given:
+                values[name] = spec.checked(self.name, name, given[name])
+            elif spec.default is None:
+                raise HintcError(f"{self.name}: attribute '{name}' is missing")
+            else:
+                values[name] = spec.default
+        return values
+
+    def refusals(
+        self,
+        slots: Sequence[str | None],
+        attributes: Mapping[str, object],
+        *,
+        target: Target = "tflite",
+        quantize: Quantize | None = None,
+    ) -> list[str]:
+        """Why this use is not legal on `target`: one reason for each broken constraint."""
+        present = frozenset(slot for slot in slots if slot is not None)
+        use = Use(present, self.checked_attributes(attributes), target, quantize)
+        return [
+            constraint.reason
+            for constraint in self.constraints
+            if target in constraint.targets and not constraint.holds(use)
+        ]
+
+    def spec(
+        self,
+        slots: Sequence[str | None],
+        results: Sequence[str],
+        attributes: Mapping[str, object] | None = None,
+    ) -> str:
+        """The JSON spec of a call, checked; the same use gives the same text.
+
+        Args:
+            slots: for each operand of the call its slot name, or None: only the body needs it.
+            results: for each result of the call its name in this op.
+            attributes: those that differ from their defaults at least.
+
+        Raises:
+            HintcError: an unknown, repeated or missing slot, result or attribute.
+        """
+        self._check_shape(slots, results)
+        content = {
+            "op": self.name,
+            "slots": list(slots),
+            "results": list(results),
+            "attributes": self.checked_attributes(attributes or {}),
+        }
+        return json.dumps(content, sort_keys=True, allow_nan=False)
+
+    def parse_spec(self, text: str) -> Spec:
+        """A spec of this op read back and checked; `HintcError` if it is not one."""
+        raw = parse_spec(text)
+        if raw.op != self.name:
+            raise HintcError(f"the spec is of '{raw.op}', not of '{self.name}'")
+        self._check_shape(raw.slots, raw.results)
+        return Spec(raw.op, raw.slots, raw.results, self.checked_attributes(raw.attributes))
+
+    def _check_shape(self, slots: Sequence[str | None], results: Sequence[str]) -> None:
+        present = [slot for slot in slots if slot is not None]
+        self._check_names("operand", present, self.slot_names)
+        self._check_names("result", results, self.results)
+        for slot in self.operands:
+            if not slot.optional and slot.kind != "state" and slot.name not in present:
+                raise HintcError(f"{self.name}: operand '{slot.name}' is missing")
+
+    def _check_names(self, what: str, given: Sequence[str], known: Sequence[str]) -> None:
+        for number, name in enumerate(given):
+            if not self.variadic and name not in known:
+                raise HintcError(
+                    f"{self.name} has no {what} '{name}'", why="it has " + ", ".join(known)
+                )
+            if name in given[:number]:
+                raise HintcError(f"{self.name}: {what} '{name}' is given twice")
+
+
+def parse_spec(text: str) -> Spec:
+    """A spec as it stands, without its op's declaration; attributes unchecked.
+
+    Raises:
+        HintcError: not JSON, or not of the spec's form.
+    """
+    try:
+        raw = json.loads(text)
+        op, slots, results = raw["op"], raw["slots"], raw["results"]
+        attributes = raw.get("attributes", {})
+        well_formed = (
+            isinstance(op, str)
+            and all(slot is None or isinstance(slot, str) for slot in slots)
+            and all(isinstance(result, str) for result in results)
+        )
+        items = attributes.items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HintcError("the spec of a fused call cannot be read", why=str(error)) from error
+    if not well_formed:
+        raise HintcError("the spec of a fused call cannot be read", why=f"it is {text!r}")
+    plain = {name: _plain(op, name, value) for name, value in items}
+    return Spec(op, tuple(slots), tuple(results), plain)
+
+
+def _plain(op: str, name: str, value: object) -> AttributeValue:
+    """`value` as a spec can hold it; numpy scalars and lists become plain ones."""
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "shape", None) == ():
+        value = item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "strict")
+    if isinstance(value, list | tuple):
+        return tuple(_plain(op, name, element) for element in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise HintcError(f"{op}: attribute '{name}' is {value}", why="it must be finite")
+    if isinstance(value, bool | int | float | str):
+        return value
+    raise HintcError(
+        f"{op}: attribute '{name}' is a {type(value).__name__}",
+        why="an attribute is a bool, int, float, str or a list of those",
+    )

@@ -1,0 +1,239 @@
+"""UNIDIRECTIONAL_SEQUENCE_LSTM: one LSTM layer over a whole sequence.
+
+Formulas: H. Sak, A. Senior, F. Beaufays, "Long short-term memory recurrent neural network
+architectures for large scale acoustic modeling", Interspeech 2014 (peepholes, projection);
+K. Greff et al., "LSTM: a search space odyssey", 2017 (coupled gates: i = 1 - f);
+J. Ba, J. Kiros, G. Hinton, "Layer normalization", 2016. Operand order and the place of clips and
+normalisation are those of TensorFlow Lite's kernel (kernels/lstm_eval.cc), measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from hintc.ops.activation import ACTIVATIONS, activate, sigmoid
+from hintc.ops.fused_op import (
+    AttributeSpec,
+    AttributeValue,
+    BuiltinLowering,
+    Constraint,
+    FusedOp,
+    OperandSlot,
+    StateSlot,
+    Use,
+)
+
+Array = npt.NDArray[np.float64]
+
+GATES = ("input", "forget", "cell", "output")
+"""The order of gates in every group of operands: i, f, c, o."""
+LAYER_NORM_EPSILON = 1e-8
+"""Added to the variance; the kernel's constant."""
+
+_INPUT_GATE = frozenset(
+    {
+        "input_to_input_weights",
+        "recurrent_to_input_weights",
+        "input_gate_bias",
+    }
+)
+_INPUT_PEEPHOLE = "cell_to_input_weights"
+_PEEPHOLE = frozenset({"cell_to_forget_weights", "cell_to_output_weights"})
+_INPUT_NORM = "input_layer_norm_coefficients"
+_NORM = frozenset(f"{gate}_layer_norm_coefficients" for gate in GATES[1:])
+_VARIANTS = _PEEPHOLE | _NORM | {_INPUT_PEEPHOLE, _INPUT_NORM, "projection_weights"}
+
+
+def _operands() -> tuple[OperandSlot, ...]:
+    n_in, n_cell, n_out = "n_in", "n_cell", "n_out"
+    slots = [OperandSlot("input", shape=("?", "?", "n_in"))]
+    for gate in GATES:
+        slots.append(
+            OperandSlot(f"input_to_{gate}_weights", "weight", gate == "input", (n_cell, n_in))
+        )
+    for gate in GATES:
+        slots.append(
+            OperandSlot(f"recurrent_to_{gate}_weights", "weight", gate == "input", (n_cell, n_out))
+        )
+    for gate in ("input", "forget", "output"):
+        slots.append(OperandSlot(f"cell_to_{gate}_weights", "weight", True, (n_cell,)))
+    for gate in GATES:
+        slots.append(OperandSlot(f"{gate}_gate_bias", "bias", gate == "input", (n_cell,)))
+    slots.append(OperandSlot("projection_weights", "weight", True, (n_out, n_cell)))
+    slots.append(OperandSlot("projection_bias", "bias", True, (n_out,)))
+    slots.append(OperandSlot("output_state", "state", True, ("batch", n_out)))
+    slots.append(OperandSlot("cell_state", "state", True, ("batch", n_cell)))
+    for gate in GATES:
+        slots.append(OperandSlot(f"{gate}_layer_norm_coefficients", "bias", True, (n_cell,)))
+    return tuple(slots)
+
+
+def _all_or_none(use: Use, names: frozenset[str]) -> bool:
+    return len(use.slots & names) in (0, len(names))
+
+
+def _with_input_gate(use: Use, name: str, group: frozenset[str]) -> bool:
+    """`name` is there exactly when its group and the input gate are."""
+    return (name in use.slots) == (group <= use.slots and _INPUT_GATE <= use.slots)
+
+
+def _number(use: Use, name: str) -> float:
+    value = use.attributes[name]
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+_CONSTRAINTS = (
+    Constraint(
+        "the input gate is neither complete nor absent (coupled gates have no input gate)",
+        lambda use: _all_or_none(use, _INPUT_GATE),
+    ),
+    Constraint(
+        "the peephole weights of the forget and the output gate come together",
+        lambda use: _all_or_none(use, _PEEPHOLE),
+    ),
+    Constraint(
+        "cell_to_input_weights must be there exactly when the other peepholes and the input "
+        "gate are",
+        lambda use: _with_input_gate(use, _INPUT_PEEPHOLE, _PEEPHOLE),
+    ),
+    Constraint(
+        "layer-norm coefficients come for all gates or for none",
+        lambda use: _all_or_none(use, _NORM) and _with_input_gate(use, _INPUT_NORM, _NORM),
+    ),
+    Constraint(
+        "projection_bias needs projection_weights",
+        lambda use: "projection_bias" not in use.slots or "projection_weights" in use.slots,
+    ),
+    Constraint(
+        "the kernel clips a projection only where there is one (proj_clip without "
+        "projection_weights)",
+        lambda use: _number(use, "proj_clip") == 0 or "projection_weights" in use.slots,
+    ),
+    Constraint("cell_clip is negative", lambda use: _number(use, "cell_clip") >= 0),
+    Constraint("proj_clip is negative", lambda use: _number(use, "proj_clip") >= 0),
+    Constraint(
+        "the kernel gives wrong values without an activation (measured error 0.6)",
+        lambda use: use.attributes["activation"] != "NONE",
+    ),
+    Constraint(
+        "TFLite Micro's kernel has neither peepholes, projection, layer normalisation nor "
+        "coupled gates",
+        lambda use: not use.slots & _VARIANTS and _INPUT_GATE <= use.slots,
+        targets=("tflm",),
+    ),
+    Constraint(
+        "TFLite Micro's kernel gives NaN, without an error, on float input with int8 weights",
+        lambda use: use.quantize != "dynamic",
+        targets=("tflm",),
+    ),
+)
+
+UNIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
+    name="UNIDIRECTIONAL_SEQUENCE_LSTM",
+    operands=_operands(),
+    results=("output", "final_output_state", "final_cell_state"),
+    attributes={
+        "activation": AttributeSpec(str, "TANH", ACTIVATIONS),
+        "cell_clip": AttributeSpec(float, 0.0),
+        "proj_clip": AttributeSpec(float, 0.0),
+        "time_major": AttributeSpec(bool, True),
+    },
+    lowering=BuiltinLowering(
+        operator="UNIDIRECTIONAL_SEQUENCE_LSTM",
+        options="UnidirectionalSequenceLSTMOptions",
+        fields={
+            "activation": "fusedActivationFunction",
+            "cell_clip": "cellClip",
+            "proj_clip": "projClip",
+            "time_major": "timeMajor",
+        },
+        version=lambda hybrid: 2 if hybrid else 1,
+        enums={"activation": "ActivationFunctionType"},
+        states=(
+            StateSlot(
+                "output_state", "recurrent_to_output_weights", 1, "final_output_state", True
+            ),
+            StateSlot("cell_state", "input_to_output_weights", 0, "final_cell_state"),
+        ),
+        int8=frozenset(slot.name for slot in _operands() if slot.kind == "weight"),
+    ),
+    constraints=_CONSTRAINTS,
+)
+
+
+def reference(
+    operands: Mapping[str, npt.ArrayLike], attributes: Mapping[str, AttributeValue]
+) -> dict[str, Array]:
+    """The op in numpy, computed in float64.
+
+    Args:
+        operands: by slot name. input: [time, batch, n_in], or [batch, time, n_in] when
+            ``time_major`` is false; matrices [n_cell, n_in] and [n_cell, n_out]; vectors
+            [n_cell]; projection [n_out, n_cell]; states [batch, n_out] and [batch, n_cell],
+            zeros when absent.
+        attributes: as declared; missing ones have their defaults.
+
+    Returns:
+        output ([time, batch, n_out] or batch-major as the input), final_output_state
+        [batch, n_out], final_cell_state [batch, n_cell].
+    """
+    values = {name: np.asarray(value, np.float64) for name, value in operands.items()}
+    attrs = UNIDIRECTIONAL_SEQUENCE_LSTM.checked_attributes(attributes)
+    time_major = bool(attrs["time_major"])
+    x = values["input"] if time_major else values["input"].swapaxes(0, 1)
+    n_cell, n_out = values["recurrent_to_output_weights"].shape
+    h = values.get("output_state", np.zeros((x.shape[1], n_out)))
+    c = values.get("cell_state", np.zeros((x.shape[1], n_cell)))
+    outputs = np.zeros((x.shape[0], x.shape[1], n_out))
+    for time in range(x.shape[0]):
+        h, c = _step(values, attrs, x[time], h, c)
+        outputs[time] = h
+    return {
+        "output": outputs if time_major else outputs.swapaxes(0, 1),
+        "final_output_state": h,
+        "final_cell_state": c,
+    }
+
+
+def _step(
+    values: Mapping[str, Array],
+    attributes: Mapping[str, AttributeValue],
+    x: Array,
+    h: Array,
+    c: Array,
+) -> tuple[Array, Array]:
+    activation = str(attributes["activation"])
+    forget = sigmoid(_gate(values, "forget", x, h, c))
+    coupled = "input_to_input_weights" not in values
+    write = 1 - forget if coupled else sigmoid(_gate(values, "input", x, h, c))
+    c = forget * c + write * activate(activation, _gate(values, "cell", x, h, c))
+    c = _clip(c, attributes["cell_clip"])
+    # The output gate's peephole looks at the new cell state, the other two at the old one.
+    h = sigmoid(_gate(values, "output", x, h, c)) * activate(activation, c)
+    if "projection_weights" in values:
+        h = h @ values["projection_weights"].T
+        if "projection_bias" in values:
+            h = h + values["projection_bias"]
+        h = _clip(h, attributes["proj_clip"])
+    return h, c
+
+
+def _gate(values: Mapping[str, Array], gate: str, x: Array, h: Array, c: Array) -> Array:
+    z = x @ values[f"input_to_{gate}_weights"].T + h @ values[f"recurrent_to_{gate}_weights"].T
+    peephole = values.get(f"cell_to_{gate}_weights")
+    if peephole is not None:
+        z = z + c * peephole
+    scale = values.get(f"{gate}_layer_norm_coefficients")
+    if scale is not None:
+        centred = z - z.mean(-1, keepdims=True)
+        variance = (centred**2).mean(-1, keepdims=True)
+        z = centred / np.sqrt(variance + LAYER_NORM_EPSILON) * scale
+    return np.asarray(z + values[f"{gate}_gate_bias"])
+
+
+def _clip(value: Array, limit: AttributeValue) -> Array:
+    bound = float(limit) if isinstance(limit, int | float) else 0.0
+    return np.clip(value, -bound, bound) if bound > 0 else value

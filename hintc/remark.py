@@ -1,0 +1,72 @@
+"""What a pass says about a node: fused, refused because …, and what would help."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class RemarkKind(enum.Enum):
+    """What happened."""
+
+    FUSED = "fused"
+    REFUSED = "refused"
+    CHANGED = "changed"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One thing worth knowing about what a pass did or did not do.
+
+    Attributes:
+        kind: what happened.
+        code: stable short name of the reason, kebab-case, e.g. ``"cell-clip-differs"``.
+        node: name of the node it is about, as the user knows it where possible.
+        reason: one sentence.
+        remedy: what the user can do, "" if nothing.
+        pass_name: filled in by the pipeline.
+    """
+
+    kind: RemarkKind
+    code: str
+    node: str
+    reason: str
+    remedy: str = ""
+    pass_name: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.kind.value}[{self.code}] {self.pass_name}: '{self.node}': {self.reason}"
+        return f"{text} {self.remedy}" if self.remedy else text
+
+
+@dataclass
+class PassReport:
+    """Outcome of one pass: counts by what was counted, and remarks.
+
+    A pass changed the module exactly if some count is not zero.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    remarks: list[Remark] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """True if anything was counted."""
+        return any(self.counts.values())
+
+    def count(self, what: str, times: int = 1) -> None:
+        """Count a change, e.g. ``count("fused")``."""
+        self.counts[what] = self.counts.get(what, 0) + times
+
+    def fused(self, code: str, node: str, reason: str) -> None:
+        """Remark that something was fused."""
+        self.remarks.append(Remark(RemarkKind.FUSED, code, node, reason))
+
+    def refused(self, code: str, node: str, reason: str, remedy: str = "") -> None:
+        """Remark that something was left alone, and why."""
+        self.remarks.append(Remark(RemarkKind.REFUSED, code, node, reason, remedy))
+
+    def note(self, code: str, node: str, reason: str, remedy: str = "") -> None:
+        """Remark on something that is neither."""
+        self.remarks.append(Remark(RemarkKind.NOTE, code, node, reason, remedy))

@@ -1,0 +1,1 @@
+"""Running models: .tflite in an interpreter, GraphDefs in a TensorFlow session."""

@@ -1,0 +1,129 @@
+"""A fused call as it stands in the converted model: one CUSTOM operator and its spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hintc.errors import HintcError
+from hintc.ops import PREFIX, AttributeValue, FusedOp, Spec, declared, parse_spec
+from hintc.tflite.flatbuffer import Operator, Subgraph, is_builtin
+from hintc.tflite.flexbuffer import load_attributes
+
+
+@dataclass(frozen=True)
+class FusedCall:
+    """One fused call, its operands and results bound to tensors of its subgraph.
+
+    Args:
+        subgraph: where it stands.
+        op: the CUSTOM operator.
+        fused: its op's declaration.
+        spec: its spec, checked.
+        operands: slot name -> tensor index, in the order of the call; null slots are left out.
+        results: result name -> tensor index.
+    """
+
+    subgraph: Subgraph
+    op: Operator
+    fused: FusedOp
+    spec: Spec
+    operands: Mapping[str, int]
+    results: Mapping[str, int]
+
+    @property
+    def name(self) -> str:
+        """Name of the call: that of its first result's tensor."""
+        return self.subgraph.tensor_name(self.op.outputs[0])
+
+    @property
+    def attributes(self) -> Mapping[str, AttributeValue]:
+        """The spec's attributes."""
+        return self.spec.attributes
+
+    def error(self, what: str, *, why: str | None = None, remedy: str | None = None) -> HintcError:
+        """A `HintcError` that names this call."""
+        return HintcError(f"{self.fused.name}: {what}", node=self.name, why=why, remedy=remedy)
+
+    def sizes(self) -> dict[str, int]:
+        """The size behind each symbol of the declaration's shapes; -1 where dynamic.
+
+        Raises:
+            HintcError: an operand that is not float32, or whose shape does not fit.
+        """
+        found: dict[str, int] = {}
+        for slot in self.fused.operands:
+            index = self.operands.get(slot.name)
+            if index is None or slot.kind == "state" or not slot.shape:
+                continue
+            if self.subgraph.dtype(index) != np.float32:
+                raise self.error(f"operand '{slot.name}' is not float32")
+            shape = self.subgraph.shape(index)
+            if shape is None or len(shape) != len(slot.shape):
+                raise self.error(
+                    f"operand '{slot.name}' has shape {shape}", why=f"expected {slot.shape}"
+                )
+            for symbol, size in zip(slot.shape, shape, strict=True):
+                known = found.get(symbol, -1)
+                if symbol != "?" and min(known, size) >= 0 and known != size:
+                    raise self.error(
+                        f"operand '{slot.name}' has shape {list(shape)}",
+                        why=f"{symbol} is {known} in another operand",
+                    )
+                found[symbol] = max(known, size)
+        return found
+
+
+def fused_call(subgraph: Subgraph, op: Operator) -> FusedCall | None:
+    """The fused call that `op` is; None for any other operator.
+
+    Raises:
+        HintcError: a ``hintc.`` operator whose spec is missing, damaged or does not fit it.
+    """
+    code = subgraph.model.op_name(op).removeprefix("CUSTOM:")
+    if not code.startswith(PREFIX):
+        return None
+    name = subgraph.tensor_name(op.outputs[0]) if op.outputs else ""
+    try:
+        data = b"" if op.customOptions is None else bytes(bytearray(op.customOptions))
+        text = load_attributes(data).get("spec")
+        if not isinstance(text, str):
+            raise HintcError("it carries no spec")
+        fused = _declaration(parse_spec(text).op, code.removeprefix(PREFIX))
+        spec = fused.parse_spec(text)
+    except HintcError as error:
+        raise HintcError(
+            f"the fused call '{code}' is malformed",
+            node=name,
+            why=str(error),
+            remedy="Make its spec with FusedOp.spec.",
+        ) from error
+    for what, given, there in (
+        ("operands", len(spec.slots), len(op.inputs)),
+        ("results", len(spec.results), len(op.outputs)),
+    ):
+        if given != there:
+            raise HintcError(
+                f"the fused call '{code}' is malformed",
+                node=name,
+                why=f"its spec lists {given} {what}, it has {there}",
+            )
+    operands = {s: i for s, i in zip(spec.slots, op.inputs, strict=True) if s is not None}
+    results = dict(zip(spec.results, op.outputs, strict=True))
+    return FusedCall(subgraph, op, fused, spec, operands, results)
+
+
+def _declaration(name: str, marked: str) -> FusedOp:
+    """The op's declaration; an undeclared name that no built-in has is a user's own op."""
+    if name != marked:
+        raise HintcError(f"it is marked '{marked}' and its spec is of '{name}'")
+    known = declared(name)
+    if known is not None:
+        return known
+    if is_builtin(name):
+        raise HintcError(
+            f"the built-in operator {name} is not declared", remedy="Declare it first."
+        )
+    return FusedOp.custom(name)

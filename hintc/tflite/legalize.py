@@ -1,0 +1,255 @@
+"""CUSTOM ``hintc.*`` operators become what their declarations say: built-ins or users' own.
+
+The input comes from TensorFlow's converter, which turns each fused call of a lowered GraphDef into
+one such operator. Everything else in the model stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from hintc.errors import HintcError
+from hintc.ops import TARGETS, BuiltinLowering, CustomLowering, Quantize, StateSlot, Target
+from hintc.tflite.call import FusedCall, fused_call
+from hintc.tflite.flatbuffer import Model, Operator, Subgraph, schema
+from hintc.tflite.flexbuffer import dump_attributes
+from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
+from hintc.tflite.state import StateMode, StateWriter, read_last_step, read_variable
+from hintc.tflite.weights import WeightStore
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something `legalize` could not do as asked: which node, and why."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Legalized:
+    """What `legalize_model` gives.
+
+    Args:
+        tflite: the model's bytes.
+        lowered: how many calls of each fused op were lowered.
+        notes: where an option could not be followed.
+    """
+
+    tflite: bytes
+    lowered: Counter[str] = field(default_factory=Counter)
+    notes: tuple[Note, ...] = ()
+
+
+def legalize(
+    tflite_bytes: bytes,
+    *,
+    quantize: Quantize | None = None,
+    target: Target = "tflite",
+    state: StateMode = "reset",
+) -> bytes:
+    """Turns the fused calls of a converted model into operators that interpreters run.
+
+    Args:
+        tflite_bytes: a model from TensorFlow's converter.
+        quantize: for the weights of fused kernels: None leaves float32, ``"dynamic"`` makes them
+            int8 (symmetric, one scale each), ``"float16"`` float16.
+        target: what shall run it; ``"tflm"`` (TFLite Micro) knows fewer variants.
+        state: ``"reset"`` starts every invoke from the model's initial state, as TensorFlow
+            does; ``"persist"`` goes on from the state that the last invoke left.
+
+    Returns:
+        The new model; the same bytes if it has no fused call.
+
+    Raises:
+        HintcError: not a TFLite model, a malformed call, or a use that the target cannot run.
+    """
+    return legalize_model(tflite_bytes, quantize=quantize, target=target, state=state).tflite
+
+
+def legalize_model(
+    tflite_bytes: bytes,
+    *,
+    quantize: Quantize | None = None,
+    target: Target = "tflite",
+    state: StateMode = "reset",
+) -> Legalized:
+    """As `legalize`, with an account of what was done."""
+    for name, value, allowed in (
+        ("quantize", quantize, (None, "dynamic", "float16")),
+        ("target", target, TARGETS),
+        ("state", state, ("reset", "persist")),
+    ):
+        if value not in allowed:
+            raise HintcError(
+                f"{name} is {value!r}", why="it must be one of " + ", ".join(map(repr, allowed))
+            )
+    model = Model.read(tflite_bytes)
+    lowered: Counter[str] = Counter()
+    notes: list[Note] = []
+    for subgraph in model.subgraphs:
+        rewriter = _Rewriter(subgraph, quantize, target, state)
+        rewriter.run()
+        lowered += rewriter.lowered
+        notes += rewriter.notes
+    if not lowered:
+        return Legalized(tflite_bytes)
+    remove_unused_storage(model)
+    return Legalized(model.write(), lowered, tuple(notes))
+
+
+class _Rewriter:
+    """Rewrites the fused calls of one subgraph."""
+
+    def __init__(
+        self, subgraph: Subgraph, quantize: Quantize | None, target: Target, state: StateMode
+    ) -> None:
+        self.subgraph = subgraph
+        self.quantize = quantize
+        self.target = target
+        self.states = StateWriter(subgraph, state)
+        self.weights = WeightStore(subgraph)
+        self.lowered: Counter[str] = Counter()
+        self.notes: list[Note] = []
+
+    def run(self) -> None:
+        """Replaces every fused call, then removes what only they had read."""
+        operators: list[Operator] = []
+        freed: list[int] = []
+        for op in self.subgraph.operators:
+            call = fused_call(self.subgraph, op)
+            if call is None:
+                operators.append(op)
+                continue
+            self._check(call)
+            operators += self._replacement(call)
+            freed += op.inputs
+            self.lowered[call.fused.name] += 1
+        self.subgraph.operators = operators
+        remove_unused_producers(self.subgraph, [index for index in freed if index >= 0])
+
+    def _check(self, call: FusedCall) -> None:
+        reasons = call.fused.refusals(
+            call.spec.slots, call.attributes, target=self.target, quantize=self.quantize
+        )
+        if reasons:
+            raise call.error(
+                f"it cannot run on target '{self.target}'",
+                why="; ".join(reasons),
+                remedy="Let hintc lower this layer another way, e.g. with form=unroll.",
+            )
+
+    def _replacement(self, call: FusedCall) -> list[Operator]:
+        lowering = call.fused.lowering
+        if isinstance(lowering, CustomLowering):
+            return self._custom(call, lowering)
+        return self._builtin(call, lowering)
+
+    def _custom(self, call: FusedCall, lowering: CustomLowering) -> list[Operator]:
+        op = schema().OperatorT()
+        op.opcodeIndex = self.subgraph.model.opcode("CUSTOM", custom=lowering.code)
+        op.inputs = list(call.operands.values())
+        op.outputs = list(call.op.outputs)
+        op.customOptions = list(dump_attributes(call.attributes))
+        return [op]
+
+    def _builtin(self, call: FusedCall, lowering: BuiltinLowering) -> list[Operator]:
+        sizes = call.sizes()
+        operands = dict(call.operands)
+        before: list[Operator] = []
+        for state in lowering.states:
+            width = _width(call, state)
+            operands[state.slot], ops = self.states.variable(call, state, width)
+            before += ops
+        hybrid = self._shrink(call, operands, before)
+        main = self._kernel_results(call, lowering, sizes)
+        kernel = self.subgraph.make_op(
+            lowering.operator,
+            [operands.get(slot, -1) for slot in call.fused.slot_names],
+            main,
+            version=lowering.version(hybrid),
+            options=lowering.options,
+            fields=_options(call, lowering),
+        )
+        return [*before, kernel, *self._final_states(call, lowering, operands, main[0])]
+
+    def _shrink(
+        self, call: FusedCall, operands: dict[str, int], before: list[Operator]
+    ) -> bool:
+        """Makes the weights smaller as asked; True if they are int8 now."""
+        if self.quantize == "float16":
+            before += self.weights.to_float16(call, operands)
+        if self.quantize != "dynamic":
+            return False
+        reason = self.weights.to_int8(call, operands)
+        if reason is not None:
+            self.notes.append(Note(call.name, f"weights stay float32: {reason}"))
+        return reason is None
+
+    def _kernel_results(
+        self, call: FusedCall, lowering: BuiltinLowering, sizes: dict[str, int]
+    ) -> list[int]:
+        """Tensors for what the kernel itself gives; made where the call does not ask for them."""
+        final = {state.result for state in lowering.states}
+        tensors = []
+        for name in call.fused.results:
+            if name in final:
+                continue
+            if name not in call.results:
+                if not lowering.states:
+                    raise call.error(f"result '{name}' is missing")
+                source = self.subgraph.shape(call.operands[call.fused.operands[0].name])
+                assert source is not None
+                tensor = self.subgraph.add_tensor(
+                    f"{call.name}/{name}", (*source[:-1], _output_width(call, lowering))
+                )
+            else:
+                tensor = call.results[name]
+            tensors.append(tensor)
+        return tensors
+
+    def _final_states(
+        self,
+        call: FusedCall,
+        lowering: BuiltinLowering,
+        operands: dict[str, int],
+        sequence: int,
+    ) -> list[Operator]:
+        """Operators that read the final states somebody uses."""
+        ops: list[Operator] = []
+        used = set(self.subgraph.graph.outputs)
+        for other in self.subgraph.operators:
+            used.update(other.inputs)
+        for state in lowering.states:
+            result = call.results.get(state.result)
+            if result is None or result not in used:
+                continue
+            if state.is_last_output:
+                ops.append(read_last_step(call, sequence, result))
+            else:
+                widths = (_width(call, state), _output_width(call, lowering))
+                ops += read_variable(call, operands[state.slot], sequence, widths, result)
+        return ops
+
+
+def _width(call: FusedCall, state: StateSlot) -> int:
+    shape = call.subgraph.shape(call.operands[state.weights])
+    size = shape[state.axis] if shape else -1
+    if size < 0:
+        raise call.error(f"the size of operand '{state.weights}' is not known")
+    return size
+
+
+def _output_width(call: FusedCall, lowering: BuiltinLowering) -> int:
+    """Units of the kernel's output: those of the state that equals its last step."""
+    return next(_width(call, state) for state in lowering.states if state.is_last_output)
+
+
+def _options(call: FusedCall, lowering: BuiltinLowering) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    for attribute, option in lowering.fields.items():
+        value = call.attributes[attribute]
+        enum = lowering.enums.get(attribute)
+        fields[option] = getattr(getattr(schema(), enum), str(value)) if enum else value
+    return fields

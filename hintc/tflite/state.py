@@ -1,0 +1,253 @@
+"""State tensors of fused recurrent kernels: written before the call, read after it.
+
+A kernel keeps its state in variable tensors, which by themselves live from one invoke to the
+next. TensorFlow starts every run from the initial state, so the model itself writes each variable
+at every invoke: zeros by FILL, a given state by RESHAPE (a copy) or BROADCAST_TO.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from hintc.ops import StateSlot
+from hintc.tflite.call import FusedCall
+from hintc.tflite.flatbuffer import Operator, Subgraph
+
+StateMode = Literal["reset", "persist"]
+_BROADCAST_TO_FLOAT = 2
+"""Version of BROADCAST_TO; version 1 was withdrawn."""
+
+
+class StateWriter:
+    """Emits the state tensors of one subgraph's fused calls; shapes are computed once."""
+
+    def __init__(self, subgraph: Subgraph, mode: StateMode) -> None:
+        self._graph = subgraph
+        self._mode = mode
+        self._batch: dict[tuple[int, int], int] = {}
+        self._sizes: dict[tuple[int, int, int], int] = {}
+
+    def variable(self, call: FusedCall, state: StateSlot, width: int) -> tuple[int, list[Operator]]:
+        """The variable tensor of `state` and the operators that write it.
+
+        Args:
+            call: the call it belongs to.
+            state: which of its states.
+            width: units of this state.
+
+        Raises:
+            HintcError: an initial state of the wrong shape or dtype, or, in mode ``persist``, a
+                dynamic batch or an initial state that is not zero.
+        """
+        batch = self._batch_size(call)
+        variable = self._graph.add_tensor(
+            f"{call.name}/{state.slot}", (batch, width), variable=True
+        )
+        given = call.operands.get(state.slot)
+        zero = given is None or _is_zero(self._graph, given)
+        if self._mode == "persist":
+            self._check_persistent(call, state, batch, zero)
+            return variable, []
+        if given is None or zero:
+            return variable, self._fill(call, batch, width, variable)
+        return variable, self._copy(call, state, given, (batch, width), variable)
+
+    def _batch_size(self, call: FusedCall) -> int:
+        shape = self._graph.shape(call.operands[call.fused.operands[0].name])
+        assert shape is not None and len(shape) == 3
+        return shape[batch_axis(call)]
+
+    def _check_persistent(
+        self, call: FusedCall, state: StateSlot, batch: int, zero: bool
+    ) -> None:
+        if batch < 0:
+            raise call.error(
+                "its batch size is dynamic",
+                why="a state that persists between invokes has one fixed size",
+                remedy="Fix the batch size of the model's input or convert with state='reset'.",
+            )
+        if not zero:
+            raise call.error(
+                f"its initial {state.slot} is not zero",
+                why="a state that persists between invokes starts from zero",
+                remedy="Convert with state='reset'.",
+            )
+
+    def _fill(self, call: FusedCall, batch: int, width: int, variable: int) -> list[Operator]:
+        sizes, ops = self._state_shape(call, batch, width)
+        zero = self._graph.add_constant(f"{call.name}/zero", np.zeros((), np.float32))
+        return [*ops, self._graph.make_op("FILL", [sizes, zero], [variable], options="FillOptions")]
+
+    def _copy(
+        self,
+        call: FusedCall,
+        state: StateSlot,
+        given: int,
+        shape: tuple[int, int],
+        variable: int,
+    ) -> list[Operator]:
+        batch, width = shape
+        there = self._graph.shape(given)
+        fits = there is not None and len(there) == 2 and there[1] in (-1, width)
+        if self._graph.dtype(given) != np.float32 or there is None or not fits:
+            raise call.error(
+                f"its initial {state.slot} has shape {there}",
+                why=f"expected float32 [{batch if batch >= 0 else 'batch'}, {width}]",
+            )
+        if there[0] == 1 and batch != 1:
+            sizes, ops = self._state_shape(call, batch, width)
+            broadcast = self._graph.make_op(
+                "BROADCAST_TO",
+                [given, sizes],
+                [variable],
+                version=_BROADCAST_TO_FLOAT,
+                options="BroadcastToOptions",
+            )
+            return [*ops, broadcast]
+        if there[0] >= 0 and there[0] != batch:
+            raise call.error(
+                f"its initial {state.slot} is for a batch of {there[0]}",
+                why=f"the input's batch is {batch if batch >= 0 else 'dynamic'}",
+            )
+        sizes = self._graph.add_constant(
+            f"{call.name}/{state.slot}_shape", np.array([-1, width], np.int32)
+        )
+        return [
+            self._graph.make_op(
+                "RESHAPE",
+                [given, sizes],
+                [variable],
+                options="ReshapeOptions",
+                fields={"newShape": [-1, width]},
+            )
+        ]
+
+    def _state_shape(self, call: FusedCall, batch: int, width: int) -> tuple[int, list[Operator]]:
+        """An int32 tensor [batch, width] and the operators that compute it."""
+        if batch >= 0:
+            sizes = np.array([batch, width], np.int32)
+            return self._graph.add_constant(f"{call.name}/state_shape", sizes), []
+        source = call.operands[call.fused.operands[0].name]
+        key = (source, batch_axis(call), width)
+        if key in self._sizes:
+            return self._sizes[key], []
+        count, ops = self._batch_of(call, source)
+        units = self._graph.add_constant(f"{call.name}/units", np.array(width, np.int32))
+        self._sizes[key] = self._graph.add_tensor(
+            f"{call.name}/state_shape_{width}", (2,), np.int32
+        )
+        pack = self._graph.make_op(
+            "PACK",
+            [count, units],
+            [self._sizes[key]],
+            options="PackOptions",
+            fields={"valuesCount": 2, "axis": 0},
+        )
+        return self._sizes[key], [*ops, pack]
+
+    def _batch_of(self, call: FusedCall, source: int) -> tuple[int, list[Operator]]:
+        """An int32 scalar with the batch size at run time and the operators that compute it."""
+        axis = batch_axis(call)
+        if (source, axis) in self._batch:
+            return self._batch[source, axis], []
+        graph = self._graph
+        shape = graph.add_tensor(f"{call.name}/input_shape", (3,), np.int32)
+        count = graph.add_tensor(f"{call.name}/batch", (), np.int32)
+        bounds = [
+            graph.add_constant(f"{call.name}/batch_{name}", np.array([value], np.int32))
+            for name, value in (("begin", axis), ("end", axis + 1), ("stride", 1))
+        ]
+        self._batch[source, axis] = count
+        int32 = graph.tensor(shape).type
+        return count, [
+            graph.make_op(
+                "SHAPE", [source], [shape], options="ShapeOptions", fields={"outType": int32}
+            ),
+            graph.make_op(
+                "STRIDED_SLICE",
+                [shape, *bounds],
+                [count],
+                options="StridedSliceOptions",
+                fields={"shrinkAxisMask": 1},
+            ),
+        ]
+
+
+def batch_axis(call: FusedCall) -> int:
+    """The batch axis of a sequence: 1 when time-major, else 0."""
+    return 1 if call.attributes.get("time_major", False) else 0
+
+
+def read_last_step(call: FusedCall, sequence: int, output: int) -> Operator:
+    """STRIDED_SLICE: the last time step of `sequence` into `output` ([batch, width])."""
+    graph, time = call.subgraph, 1 - batch_axis(call)
+    begin = np.zeros(3, np.int32)
+    begin[time] = -1
+    # On the other two axes the masks say "all of it"; on the time axis -1 is the last step.
+    others = 0b111 & ~(1 << time)
+    bounds = [
+        graph.add_constant(f"{call.name}/last_{name}", np.asarray(value, np.int32))
+        for name, value in (("begin", begin), ("end", np.zeros(3)), ("stride", np.ones(3)))
+    ]
+    return graph.make_op(
+        "STRIDED_SLICE",
+        [sequence, *bounds],
+        [output],
+        options="StridedSliceOptions",
+        fields={"beginMask": others, "endMask": others, "shrinkAxisMask": 1 << time},
+    )
+
+
+def read_variable(
+    call: FusedCall, variable: int, sequence: int, widths: tuple[int, int], output: int
+) -> list[Operator]:
+    """Reads `variable` after the kernel has run, into `output`.
+
+    Nothing in the schema says that the kernel writes the variable, so a delegate may move a plain
+    read before it. The read goes through a CONCATENATION with the kernel's last output step, on
+    which it then depends.
+
+    Args:
+        call: the call.
+        variable: the state tensor.
+        sequence: the kernel's output.
+        widths: units of the state and of the output.
+        output: the tensor to fill, [batch, units of the state].
+    """
+    graph = call.subgraph
+    shape = graph.shape(variable)
+    batch = shape[0] if shape else -1
+    last = graph.add_tensor(f"{call.name}/last_step", (batch, widths[1]))
+    joined = graph.add_tensor(f"{call.name}/state_and_last_step", (batch, sum(widths)))
+    bounds = [
+        graph.add_constant(f"{call.name}/state_{name}", np.array(value, np.int32))
+        for name, value in (("begin", [0, 0]), ("size", [-1, widths[0]]))
+    ]
+    return [
+        read_last_step(call, sequence, last),
+        graph.make_op(
+            "CONCATENATION",
+            [variable, last],
+            [joined],
+            options="ConcatenationOptions",
+            fields={"axis": 1},
+        ),
+        graph.make_op("SLICE", [joined, *bounds], [output], options="SliceOptions"),
+    ]
+
+
+def _is_zero(graph: Subgraph, index: int) -> bool:
+    """Is this tensor certainly all zeros? (A constant, or FILL with a constant.)"""
+    value = graph.constant(index)
+    if value is not None:
+        return not value.any()
+    op = graph.producer(index)
+    if op is None:
+        return False
+    name = graph.model.op_name(op)
+    if name == "ZEROS_LIKE":
+        return True
+    sources = {"FILL": 1, "RESHAPE": 0, "BROADCAST_TO": 0, "TILE": 0, "EXPAND_DIMS": 0}
+    return name in sources and _is_zero(graph, op.inputs[sources[name]])
