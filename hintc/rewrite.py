@@ -1,11 +1,17 @@
-"""Pass: a named transformation of a module whose fields are its options."""
+"""Pass: a named transformation of a module. RewritePass: one that replaces what fits a pattern."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from hintc.ir import Module
+from hintc.errors import HintcError
+from hintc.ir import RESULT, AttributeValue, DType, Graph, Module, Node, Port, Tensor
+from hintc.ir.scan import dtype_of
+from hintc.pattern import Match, Matcher, NearMiss, OpBuilder, Pattern, trace
 from hintc.remark import PassReport
 
 
@@ -27,3 +33,328 @@ class Pass:
                 alone, with a remark.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why something that looks right is left alone.
+
+    Attributes:
+        code: stable short name of the reason, kebab-case.
+        reason: one sentence.
+        remedy: what the user can do, "" if nothing.
+    """
+
+    code: str
+    reason: str
+    remedy: str = ""
+
+
+@dataclass
+class RewriteReport(PassReport):
+    """Report of a RewritePass.
+
+    Attributes:
+        near_misses: where the pattern began to fit (at least its anchor did) and what differed.
+    """
+
+    near_misses: list[NearMiss] = field(default_factory=list)
+
+
+class Emitter:
+    """Adds the nodes that replace a match: in its scope, on its device, with its provenance.
+
+    Attributes:
+        module: the module.
+        graph: where the nodes go.
+        added: the new nodes.
+    """
+
+    def __init__(self, module: Module, match: Match) -> None:
+        self.module = module
+        self.graph = match.graph
+        self.added: list[Node] = []
+        self._scope = match.root.name.rpartition("/")[0]
+        self._device = match.root.device
+        self._origin = tuple(
+            dict.fromkeys(name for n in match.interior for name in n.origin or (n.name,))
+        )
+
+    def add(
+        self,
+        op: str,
+        operands: Sequence[Port | Node] = (),
+        attributes: Mapping[str, AttributeValue] | None = None,
+        *,
+        name: str | None = None,
+    ) -> Node:
+        """Append a node, named ``scope/name``; `name` defaults to the op."""
+        base = f"{self._scope}/{name or op}" if self._scope else name or op
+        node = self.graph.add(
+            op, operands, attributes, name=base, device=self._device, origin=self._origin
+        )
+        self.added.append(node)
+        return node
+
+    def constant(self, value: Any, dtype: DType | None = None, *, name: str = "Const") -> Node:
+        """Append a constant; `value` is anything NumPy takes."""
+        tensor = Tensor.of(value, dtype)
+        return self.add("Const", (), {"dtype": tensor.dtype, "value": tensor}, name=name)
+
+
+@dataclass(frozen=True)
+class RewritePass(Pass):
+    """A pass that replaces each place in the module that fits a pattern.
+
+    Subclasses give `pattern` and `rewrite`, and `accept` where a match may still be refused. It
+    runs on the main graph and on all function bodies. An interior node whose value is also read
+    outside the match makes the match refused, unless `keep_escaping`. Each rewrite consumes at
+    least one node that no rewrite made, so a pass ends even where its output fits its pattern.
+
+    Attributes:
+        keep_escaping: rewrite also where an interior value is read outside; the nodes that
+            compute it then stay.
+    """
+
+    keep_escaping: ClassVar[bool] = False
+
+    @abstractmethod
+    def pattern(self, op: OpBuilder, /, *values: Any) -> Any:
+        """The pattern, as a function of the op builder and of named open values.
+
+        Returns one root or several: the values that `rewrite` replaces. Override it with named
+        parameters, e.g. ``def pattern(self, op, x, bias)``. See `hintc.pattern`.
+        """
+
+    def accept(self, match: Match) -> Refusal | None:
+        """Why this match is left alone; None if it is to be rewritten."""
+        return None
+
+    @abstractmethod
+    def rewrite(self, match: Match, new: Emitter) -> Port | Node | Sequence[Port | Node]:
+        """Add what replaces the match, and return the value for each root, in order."""
+
+    def run(self, module: Module) -> RewriteReport:
+        """Rewrite in every graph; counts ``rewritten``.
+
+        Raises:
+            HintcError: the pattern or the rewrite is wrong.
+        """
+        report = RewriteReport()
+        pattern = trace(self.pattern)
+        for graph in module.graphs():
+            _Engine(self, module, graph, pattern, report).run()
+        return report
+
+
+class _Engine:
+    """One RewritePass on one graph. Only nodes near a rewrite are tried again."""
+
+    def __init__(
+        self,
+        rule: RewritePass,
+        module: Module,
+        graph: Graph,
+        pattern: Pattern,
+        report: RewriteReport,
+    ) -> None:
+        self._rule = rule
+        self._module = module
+        self._graph = graph
+        self._pattern = pattern
+        self._report = report
+        self._matcher = Matcher(pattern, graph)
+        self._own: set[Node] = set()
+        self._refused: dict[str, tuple[str, str]] = {}
+        self._todo = deque(n for n in graph if n.op in pattern.anchor_ops)
+        self._waiting = set(self._todo)
+
+    def run(self) -> None:
+        """Until nothing more is to be tried."""
+        misses: dict[str, NearMiss] = {}
+        while self._todo:
+            node = self._todo.popleft()
+            self._waiting.discard(node)
+            if node not in self._graph:
+                continue
+            found = self._matcher.match(node)
+            misses.pop(node.name, None)
+            if isinstance(found, Match):
+                self._try(found)
+            elif found.matched:
+                misses[node.name] = found
+        self._report.near_misses.extend(misses.values())
+
+    def _try(self, match: Match) -> None:
+        escaping = self._escaping(match)
+        if self._own.issuperset(n for n in match.interior if n not in escaping):
+            return
+        refusal = self._rule.accept(match) or self._structural_refusal(match, escaping)
+        if refusal is not None:
+            key = match.root.name, refusal.code
+            if self._refused.get(match.root.name) != key:
+                self._refused[match.root.name] = key
+                self._report.refused(*key[::-1], refusal.reason, refusal.remedy)
+            return
+        self._apply(match)
+        self._report.count("rewritten")
+
+    # -- what may not be rewritten -----------------------------------------------------------
+
+    def _escaping(self, match: Match) -> dict[Node, Node]:
+        """Interior nodes with a value that is read outside and is no root, with one reader."""
+        interior, roots = set(match.interior), set(match.roots)
+        found: dict[Node, Node] = {}
+        for node in match.interior:
+            for use in self._graph.uses(node):
+                if use.node not in interior and use.node.operands[use.slot] not in roots:
+                    found.setdefault(node, use.node)
+        return found
+
+    def _structural_refusal(self, match: Match, escaping: Mapping[Node, Node]) -> Refusal | None:
+        if escaping and not self._rule.keep_escaping:
+            node, reader = next(iter(escaping.items()))
+            what = "is a result" if reader.op == RESULT else f"is also read by '{reader.name}'"
+            return Refusal("value-escapes", f"the inner value '{node.name}' {what}")
+        stays = self._path_back(match, escaping)
+        if stays is not None:
+            return Refusal(
+                "not-convex", f"'{stays.name}' lies between two nodes that would become one"
+            )
+        return None
+
+    def _path_back(self, match: Match, escaping: Mapping[Node, Node]) -> Node | None:
+        """A node outside from which a path leads back into the match, if there is one.
+
+        With one root that alone is read outside, such a path would be a cycle already.
+        """
+        interior = set(match.interior)
+        waiting = {c for n in interior for c in self._graph.control_uses(n) if c not in interior}
+        if len(match.roots) == 1 and not escaping and not waiting:
+            return None
+        readers = {u.node for n in interior for u in self._graph.uses(n)} - interior
+        todo = list(readers | waiting)
+        seen = set(todo)
+        while todo:
+            node = todo.pop()
+            if node.op in ("NextIteration", "RefNextIteration"):
+                continue
+            after = [u.node for u in self._graph.uses(node)] + self._graph.control_uses(node)
+            for consumer in after:
+                if consumer in interior:
+                    return node
+                if consumer not in seen:
+                    seen.add(consumer)
+                    todo.append(consumer)
+        return None
+
+    # -- the rewrite -------------------------------------------------------------------------
+
+    def _apply(self, match: Match) -> None:
+        emitter = Emitter(self._module, match)
+        values = _as_ports(self._rule.rewrite(match, emitter))
+        if len(values) != len(match.roots):
+            raise HintcError(
+                f"the rewrite returned {len(values)} values for {len(match.roots)} roots",
+                node=match.root.name,
+                pass_name=self._rule.name,
+            )
+        self._own.update(emitter.added)
+        values = self._hold_controls(match, values, emitter)
+        values = self._keep_output(match, values, emitter)
+        names = [root.node.name for root in match.roots]
+        for old, new in zip(match.roots, values, strict=True):
+            self._graph.replace_uses(old, new)
+        dead = self._dead(match)
+        producers = list(dict.fromkeys(v.node for v in values))
+        for node in dead:
+            self._graph.replace_control_uses(node, producers)
+        self._move_control_results(dead, producers[0])
+        inputs = [p.node for n in dead for p in n.operands]
+        self._graph.remove(dead)
+        self._remove_unread_constants(inputs)
+        self._keep_names(names, values, emitter)
+        self._retry(emitter.added, values)
+
+    def _hold_controls(self, match: Match, values: list[Port], emitter: Emitter) -> list[Port]:
+        """What the interior waited for, the new nodes wait for."""
+        interior = set(match.interior)
+        controls = dict.fromkeys(c for n in match.interior for c in n.controls)
+        held = [c for c in controls if c not in interior]
+        if not held:
+            return values
+        new = set(emitter.added)
+        first = [n for n in emitter.added if not any(p.node in new for p in n.operands)]
+        for node in first:
+            self._graph.set_controls(node, list(dict.fromkeys((*node.controls, *held))))
+        return [
+            value if value.node in new else self._identity(value, emitter, held) for value in values
+        ]
+
+    def _keep_output(self, match: Match, values: list[Port], emitter: Emitter) -> list[Port]:
+        """In a main graph without declared results, what nobody reads may be an output."""
+        graph = self._graph
+        if graph is not self._module.graph or graph.results:
+            return values
+        return [
+            self._identity(value, emitter, ())
+            if value.node not in emitter.added and not graph.is_used(root.node)
+            else value
+            for root, value in zip(match.roots, values, strict=True)
+        ]
+
+    def _identity(self, value: Port, emitter: Emitter, controls: Sequence[Node]) -> Port:
+        node = emitter.add("Identity", [value], {"T": dtype_of(value)})
+        self._own.add(node)
+        self._graph.set_controls(node, controls)
+        return Port(node)
+
+    def _dead(self, match: Match) -> list[Node]:
+        """The interior nodes that no node outside needs any more, in reverse topological order."""
+        interior = match.interior
+        needed: set[Node] = set()
+        todo = [n for n in interior if any(u.node not in interior for u in self._graph.uses(n))]
+        while todo:
+            node = todo.pop()
+            if node not in needed:
+                needed.add(node)
+                todo.extend(p.node for p in node.operands if p.node in interior)
+                todo.extend(c for c in node.controls if c in interior)
+        return [n for n in interior if n not in needed]
+
+    def _move_control_results(self, dead: Sequence[Node], heir: Node) -> None:
+        results = self._graph.control_results
+        for name, node in list(results.items()):
+            if node in dead:
+                results[name] = heir
+
+    def _remove_unread_constants(self, nodes: Iterable[Node]) -> None:
+        for node in dict.fromkeys(nodes):
+            todo = [node]
+            while todo:
+                node = todo.pop()
+                removable = node.op in ("Const", "Identity") and node in self._graph
+                if removable and not self._graph.is_used(node) and not node.controls:
+                    todo.extend(p.node for p in node.operands)
+                    self._graph.remove(node)
+
+    def _keep_names(self, names: Sequence[str], values: Sequence[Port], emitter: Emitter) -> None:
+        for name, value in zip(names, values, strict=True):
+            if value.node in emitter.added and name not in self._graph:
+                self._graph.rename(value.node, name)
+
+    def _retry(self, added: Iterable[Node], values: Iterable[Port]) -> None:
+        """What is new, and what reads it as far up as the pattern is deep, may fit now."""
+        level = dict.fromkeys([*added, *(v.node for v in values)])
+        for _ in range(self._pattern.depth + 1):
+            for node in level:
+                if node.op in self._pattern.anchor_ops and node not in self._waiting:
+                    self._waiting.add(node)
+                    self._todo.append(node)
+            level = dict.fromkeys(u.node for n in level for u in self._graph.uses(n))
+
+
+def _as_ports(returned: Port | Node | Sequence[Port | Node]) -> list[Port]:
+    # a Port is a tuple too
+    values = [returned] if isinstance(returned, Port | Node) else list(returned)
+    return [value if isinstance(value, Port) else Port(value) for value in values]

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hintc.authoring.cells import TfLiteRNNCell, TFLiteLSTMCell
+    from hintc.authoring.cells import TFLiteLSTMCell, TfLiteRNNCell
     from hintc.authoring.find_outputs import find_all_hinted_output_nodes
     from hintc.authoring.hint import OpHint
     from hintc.authoring.rnn import bidirectional_dynamic_rnn, dynamic_rnn

@@ -1,18 +1,34 @@
 """The hint of a recurrent cell: one call for each chain of steps.
 
-A cell is called once for each step (or once in all, in a loop's body), and all steps of a chain
-are one call of the fused function. A cell object that is used again, on another sequence or in
-another graph, starts another call; otherwise the two sequences would become one.
+A cell is called once for each step (or once in all, in a loop's body), and the steps of a chain,
+each starting from the state that the one before left, are one call of the fused function. Steps
+that start from anything else belong to another call: a cell object may serve two sequences, two
+layers or two graphs, and merging them would claim a recurrence that is not there.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hintc.authoring.hint import OpHint, Tensor
+
+# Operations through which a loop hands a state on unchanged, if only for some rows or under a
+# condition (sequence lengths), or packed with another (state_is_tuple=False).
+_HANDS_ON = frozenset(
+    ("Identity", "StopGradient", "Select", "SelectV2", "Switch", "Merge", "If", "StatelessIf")
+    + ("ConcatV2", "Slice", "StridedSlice", "Split", "SplitV", "Reshape")
+)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One call of the fused function: its hint, and the hinted weights by name."""
+
+    hint: OpHint
+    weights: Mapping[str, Tensor]
 
 
 class CellHint:
@@ -20,52 +36,53 @@ class CellHint:
 
     Args:
         function_name: name of the fused function.
-        constants: constant arguments of the call, e.g. the activation's name.
+        constants: constant arguments of each call, e.g. the activation's name.
     """
 
-    def __init__(self, function_name: str, constants: Mapping[str, object]) -> None:
+    def __init__(self, function_name: str, constants: Mapping[str, Any]) -> None:
         self._function_name = function_name
         self._constants = dict(constants)
         self._variables: dict[str, tuple[int, Any]] = {}
-        self._call: OpHint | None = None
-        self._graph: weakref.ref[Any] | None = None
-        self._weights: dict[str, Tensor] = {}
-        self._last: set[Any] = set()
+        self._chain_ending_at: dict[Any, Chain] = {}
 
     def add_weight(self, name: str, index: int, variable: Any) -> None:
         """Declare a variable as argument `index` of every call, labelled `name`."""
         self._variables[name] = (index, variable)
 
-    def begin_step(self, states: Sequence[Tensor]) -> tuple[OpHint, dict[str, Tensor]]:
-        """The call that a step with these states belongs to, and its hinted weights by name."""
-        import tensorflow as tf
+    def begin_step(self, states: Sequence[Tensor]) -> Chain:
+        """The chain that a step with these states continues, or a new one."""
+        chain = self._continued(states)
+        if chain is None:
+            hint = OpHint(self._function_name, **self._constants)
+            chain = Chain(
+                hint,
+                {
+                    name: hint.add_input(variable, name=name, index_override=index)
+                    for name, (index, variable) in self._variables.items()
+                },
+            )
+        return chain
 
-        graph = tf.compat.v1.get_default_graph()
-        same_graph = self._graph is not None and self._graph() is graph
-        if self._call is None or not same_graph or not _reaches(states, self._last):
-            self._graph = weakref.ref(graph)
-            self._call = OpHint(self._function_name, **self._constants)  # type: ignore[arg-type]
-            self._weights = {
-                name: self._call.add_input(variable, name=name, index_override=index)
-                for name, (index, variable) in self._variables.items()
-            }
-        return self._call, self._weights
+    def end_step(self, chain: Chain, results: Sequence[Tensor]) -> None:
+        """Remember the results of a step, where the chain's next step will start."""
+        ends = {end: other for end, other in self._chain_ending_at.items() if other is not chain}
+        self._chain_ending_at = ends | {result.op: chain for result in results}
 
-    def end_step(self, results: Sequence[Tensor]) -> None:
-        """Remember the results of a step: the next step's states come from them."""
-        self._last = {result.op for result in results}
+    def _continued(self, states: Sequence[Tensor]) -> Chain | None:
+        """The chain whose last results are handed on to `states`, nearest first."""
+        queue = deque(state.op for state in states if _symbolic(state))
+        seen = set(queue)
+        while queue:
+            op = queue.popleft()
+            if op in self._chain_ending_at:
+                return self._chain_ending_at[op]
+            if op.type in _HANDS_ON:
+                new = [operand.op for operand in op.inputs if operand.op not in seen]
+                seen.update(new)
+                queue.extend(new)
+        return None
 
 
-def _reaches(tensors: Sequence[Tensor], targets: set[Any]) -> bool:
-    """Whether one of the `targets` (operations) is among the ancestors of `tensors`."""
-    queue = deque(tensor.op for tensor in tensors if hasattr(tensor, "op"))
-    seen = set(queue)
-    while queue:
-        op = queue.popleft()
-        if op in targets:
-            return True
-        for operand in op.inputs:
-            if operand.op not in seen:
-                seen.add(operand.op)
-                queue.append(operand.op)
-    return False
+def _symbolic(tensor: Tensor) -> bool:
+    # An eager tensor has the attribute, but reading it raises AttributeError.
+    return hasattr(tensor, "op")

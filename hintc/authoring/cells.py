@@ -8,14 +8,14 @@ fused kernels read it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from hintc.authoring.cell_hint import CellHint
 from hintc.authoring.hint import Tensor
-from hintc.errors import HintcError, HintError
+from hintc.errors import HintcError, HintError, HintRuntimeError
 
 try:
     import tf_keras
@@ -43,12 +43,25 @@ class _HintedCell(LayerRNNCell):  # type: ignore[misc]
         self._reuse_argument = reuse
         self._hint = hint
 
-    def _input_depth(self, inputs_shape: Any) -> int:
+    def __call__(self, inputs: Tensor, state: Any, *args: Any, **kwargs: Any) -> Any:
+        # AutoGraph would rewrite `call` for nothing and turn its errors into its own kind.
+        step = tf.autograph.experimental.do_not_convert(super().__call__)
+        return step(inputs, state, *args, **kwargs)
+
+    def _checked_depth(self, inputs_shape: Any) -> int:
+        in_function = tf.compat.v1.executing_eagerly_outside_functions()
+        if in_function and not tf.executing_eagerly():
+            raise HintRuntimeError(
+                f"cell '{self.name}' cannot create its variables in a tf.function",
+                why="TF1 cells keep variables by scope, which a function of an eager program lacks",
+                remedy="Build the model in a tf.Graph, or call "
+                "tf.compat.v1.disable_eager_execution() at the start of the program",
+            )
         shape = tf.TensorShape(inputs_shape)
         depth = shape[-1] if shape.rank == 2 else None
         if depth is None:
             raise HintError(
-                f"cell '{self.name}': inputs must be [batch, depth] with a known depth, got {shape}",
+                f"cell '{self.name}': inputs must be [batch, depth] with known depth, got {shape}",
                 remedy="Give the placeholder or the reshape before the cell its last dimension",
             )
         return int(depth)
@@ -162,7 +175,7 @@ class TFLiteLSTMCell(_HintedCell):
 
     def build(self, inputs_shape: Any) -> None:
         """Create the variables for inputs of shape [batch, depth]; depth must be known."""
-        depth = self._input_depth(inputs_shape)
+        depth = self._checked_depth(inputs_shape)
         units, shards = self._num_units, self._num_unit_shards
         zeros = tf.compat.v1.zeros_initializer()
         forget = tf.compat.v1.constant_initializer(self._forget_bias)
@@ -187,21 +200,22 @@ class TFLiteLSTMCell(_HintedCell):
     def call(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step: inputs [batch, depth] and a state to output [batch, output_size] and state."""
         c, m = state if self._state_is_tuple else self._split(state)
-        hint, weights = self._hint.begin_step([c, m])
-        self._check_dtype(inputs, weights["input_bias"])
+        chain = self._hint.begin_step([c, m])
+        self._check_dtype(inputs, chain.weights["input_bias"])
+        hint = chain.hint
         x = hint.add_input(inputs, "input", "input", "stack", 0)
         c = hint.add_input(c, "c_prev", "c_prev", "first", 19)
         m = hint.add_input(m, "m_prev", "m_prev", "first", 18)
-        new_c, new_m = self._step(x, c, m, weights)
+        new_c, new_m = self._step(x, c, m, chain.weights)
         new_c = hint.add_output(new_c, "c", "c", "last", 1)
         new_m = hint.add_output(new_m, "m", "m", "stack", 2)
-        self._hint.end_step([new_c, new_m])
+        self._hint.end_step(chain, [new_c, new_m])
         if self._state_is_tuple:
             return new_m, LSTMStateTuple(new_c, new_m)
         return new_m, tf.concat([new_c, new_m], 1)
 
     def _step(
-        self, x: Tensor, c: Tensor, m: Tensor, weights: dict[str, Tensor]
+        self, x: Tensor, c: Tensor, m: Tensor, weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
         x_and_m = tf.concat([x, m], axis=1)
 
@@ -297,7 +311,7 @@ class TfLiteRNNCell(_HintedCell):
 
     def build(self, inputs_shape: Any) -> None:
         """Create the variables for inputs of shape [batch, depth]; depth must be known."""
-        depth, units = self._input_depth(inputs_shape), self._num_units
+        depth, units = self._checked_depth(inputs_shape), self._num_units
         zeros = tf.compat.v1.zeros_initializer()
         self._add_hinted_weight("input_weights", 1, [units, depth], None)
         self._add_hinted_weight("recurrent_weights", 2, [units, units], None)
@@ -306,7 +320,8 @@ class TfLiteRNNCell(_HintedCell):
 
     def call(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step: inputs [batch, depth] and state [batch, num_units] to (output, new state)."""
-        hint, weights = self._hint.begin_step([state])
+        chain = self._hint.begin_step([state])
+        hint, weights = chain.hint, chain.weights
         self._check_dtype(inputs, weights["bias"])
         x = hint.add_input(inputs, "input", "input", "stack", 0)
         h = hint.add_input(state, "hidden_state", "hidden_state", "first", 4)
@@ -314,7 +329,7 @@ class TfLiteRNNCell(_HintedCell):
         product = tf.matmul(tf.concat([x, h], 1), matrix, transpose_b=True)
         output = self._activation(tf.nn.bias_add(product, weights["bias"]))
         output = hint.add_output(output, "output", "output", "stack", 1)
-        self._hint.end_step([output])
+        self._hint.end_step(chain, [output])
         return output, output
 
     def get_config(self) -> dict[str, Any]:
@@ -346,7 +361,8 @@ def _activation(cell: str, activation: str | Activation | None) -> Activation:
 def _activation_name(activation: str | Activation | None) -> str | None:
     if not activation:
         return "tanh"
-    return activation if isinstance(activation, str) else getattr(activation, "__name__", None)
+    name = activation if isinstance(activation, str) else getattr(activation, "__name__", "")
+    return name if name.isidentifier() else None
 
 
 def _check_positive(cell: str, **options: float | None) -> None:

@@ -47,7 +47,9 @@ def find_all_hinted_output_nodes(session: Any = None, graph_def: Any = None) -> 
 def _nodes(session: Any, graph_def: Any) -> Iterable[Any]:
     source = session if graph_def is None else graph_def
     try:
-        return session.graph.as_graph_def().node if graph_def is None else graph_def.node
+        found = session.graph.as_graph_def() if graph_def is None else graph_def
+        nodes: Iterable[Any] = found.node
+        return nodes
     except AttributeError as error:
         wanted = "a tf.compat.v1.Session" if graph_def is None else "a GraphDef"
         raise HintError(
@@ -74,7 +76,7 @@ def _collect(nodes: Iterable[Any]) -> _Results:
 
 
 def _attr(node: Any, name: str) -> Any:
-    return node.attr[name] if name in node.attr else None
+    return node.attr.get(name)
 
 
 def _chosen(aggregate: str, members: list[str]) -> list[str]:

@@ -74,7 +74,7 @@ class OpHint:
         children_inputs_mappings: Mapping[str, Any] | None = None,
         **kwargs: object,
     ) -> None:
-        if not isinstance(function_name, str) or not function_name:
+        if not function_name or not isinstance(function_name, str):
             raise HintError(f"a hint's function name must be a nonempty str, got {function_name!r}")
         self._function_name = function_name
         self._call_id = uuid.uuid1().hex
@@ -179,6 +179,7 @@ class _Arguments:
         self._index_attribute = index_attribute
         self._shared = shared
         self._used: set[int] = set()
+        self._lowest_free = 0
         self._tags: dict[str, _Tag] = {}
 
     def add(
@@ -202,6 +203,8 @@ class _Arguments:
             entry.members += 1
             self._tags[tag] = entry
         self._used.add(index)
+        while self._lowest_free in self._used:
+            self._lowest_free += 1
         return hinted
 
     def add_all(self, args: Sequence[Tensor], names: Sequence[str | None] | None) -> list[Tensor]:
@@ -209,8 +212,7 @@ class _Arguments:
         if len(labels) != len(args):
             raise self._error(f"{len(args)} tensors but {len(labels)} names")
         return [
-            self.add(arg, None, label, None, None)
-            for arg, label in zip(args, labels, strict=True)
+            self.add(arg, None, label, None, None) for arg, label in zip(args, labels, strict=True)
         ]
 
     def _check_untagged(self, aggregate: str | None) -> None:
@@ -248,7 +250,7 @@ class _Arguments:
 
     def _new_index(self, override: int | None) -> int:
         if override is None:
-            return next(index for index in range(len(self._used) + 1) if index not in self._used)
+            return self._lowest_free
         try:
             index = override.__index__()
         except AttributeError:
@@ -273,7 +275,9 @@ class _Arguments:
             hinted = tf.identity(arg, name="-".join(map(str, parts)))
         except (TypeError, ValueError) as error:
             label = f" '{name}'" if name is not None else ""
-            raise self._error(f"argument {index}{label} cannot be hinted", why=str(error)) from error
+            raise self._error(
+                f"argument {index}{label} cannot be hinted", why=str(error)
+            ) from error
         attributes = dict(self._shared)
         attributes[self._index_attribute] = attr_value_pb2.AttrValue(i=index)
         if sort is not None and aggregate is not None:

@@ -26,7 +26,7 @@ _DOCSTRING_SPELLING: dict[str, dict[str, str]] = {
 Mappings = dict[str, list[dict[str, int]]]
 
 
-def checked_mappings(function_name: str, level: int, mappings: object) -> Mappings | None:
+def checked_mappings(function_name: str, level: object, mappings: object) -> Mappings | None:
     """Check the children's mappings of a hint and spell their keys as the graph does.
 
     Args:
@@ -81,7 +81,7 @@ def _checked_entry(function_name: str, name: str, entry: Any) -> dict[str, int]:
     if not isinstance(entry, Mapping):
         raise _refusal(function_name, f"{where} is not a dict: {entry!r}")
     spelling = _DOCSTRING_SPELLING.get(name, {})
-    renamed = {spelling.get(key, key): index for key, index in entry.items()}
+    renamed: dict[str, Any] = {str(spelling.get(key, key)): index for key, index in entry.items()}
     if len(renamed) != len(entry) or set(renamed) != set(keys):
         raise _refusal(
             function_name,

@@ -39,6 +39,9 @@ def dynamic_rnn(
 ) -> tuple[Tensor, Any]:
     """Run a hinted cell over a sequence in one loop that can become fused operations.
 
+    Build gradients before the first `Session.run` on the graph: they add outputs to the loop, and a
+    session does not see changes to what it has run.
+
     Args:
         cell: a `TFLiteLSTMCell` or `TfLiteRNNCell`, or a stack of them (`MultiRNNCell`, tf_keras'
             `StackedRNNCells`).
@@ -58,14 +61,15 @@ def dynamic_rnn(
         Outputs, laid out as `inputs`, with depth `cell.output_size`, and the final state.
 
     Raises:
-        HintError: inputs are not one tensor of known rank and depth, or neither `initial_state`
-            nor `dtype` is given (also a ValueError).
+        HintError: inputs are not one tensor of known rank and depth, neither `initial_state` nor
+            `dtype` is given, or the cell is one of Keras 3 (also a ValueError).
         HintAttributeError: inputs are eager or a KerasTensor.
         TypeError: `cell` is not a recurrent cell.
     """
     import tensorflow as tf
 
-    _check_inputs(inputs)
+    sequence = _sequence(inputs)
+    _check_cell(cell)
     if initial_state is None and not dtype:
         raise HintError(
             f"hint '{_FUNCTION_NAME}': neither initial_state nor dtype is given",
@@ -73,7 +77,7 @@ def dynamic_rnn(
         )
     hint = OpHint(_FUNCTION_NAME, level=2, children_inputs_mappings=_MAPPINGS)
     with tf.compat.v1.variable_scope(scope or "rnn") as variable_scope:
-        sequence = inputs if time_major else _swap_batch_and_time(inputs)
+        sequence = sequence if time_major else _swap_batch_and_time(sequence)
         sequence = hint.add_input(sequence, name="input", index_override=0)
         with _functional_control_flow():
             outputs, state = tf.compat.v1.nn.dynamic_rnn(
@@ -130,12 +134,12 @@ def bidirectional_dynamic_rnn(
     """
     import tensorflow as tf
 
-    _check_inputs(inputs)
+    sequence = _sequence(inputs)
 
-    def run(cell: Any, sequence: Tensor, initial_state: Any, name: str) -> tuple[Tensor, Any]:
+    def run(cell: Any, one_way: Tensor, initial_state: Any, name: str) -> tuple[Tensor, Any]:
         return dynamic_rnn(
             cell,
-            sequence,
+            one_way,
             sequence_length,
             initial_state,
             dtype,
@@ -146,8 +150,8 @@ def bidirectional_dynamic_rnn(
         )
 
     with tf.compat.v1.variable_scope(scope or "bidirectional_rnn"):
-        output_fw, state_fw = run(cell_fw, inputs, initial_state_fw, "fw")
-        backwards = _reverse(inputs, sequence_length, time_major)
+        output_fw, state_fw = run(cell_fw, sequence, initial_state_fw, "fw")
+        backwards = _reverse(sequence, sequence_length, time_major)
         reversed_bw, state_bw = run(cell_bw, backwards, initial_state_bw, "bw")
         output_bw = _reverse(reversed_bw, sequence_length, time_major)
     return (output_fw, output_bw), (state_fw, state_bw)
@@ -167,17 +171,33 @@ def _functional_control_flow() -> Iterator[None]:
         control_flow_util.ENABLE_CONTROL_FLOW_V2 = previous
 
 
-def _check_inputs(inputs: Tensor) -> None:
-    require_graph_tensor(_FUNCTION_NAME, inputs)
-    shape = getattr(inputs, "shape", None)
-    rank = getattr(shape, "rank", None)
-    if shape is None or rank is None or rank < 3 or shape[-1] is None:
-        described = f"shape {shape}" if shape is not None else f"a {type(inputs).__name__}"
+def _check_cell(cell: Any) -> None:
+    if type(cell).__module__.partition(".")[0] == "keras":
         raise HintError(
-            f"hint '{_FUNCTION_NAME}': inputs must be one tensor of three axes (time, batch, "
-            f"depth) with a known depth, got {described}",
+            f"hint '{_FUNCTION_NAME}': {type(cell).__name__} of Keras 3 cannot run a hinted cell",
+            why="its states and calls differ from those of the TF1 cells",
+            remedy="Use tf_keras.layers.StackedRNNCells or MultiRNNCell, or set "
+            "TF_USE_LEGACY_KERAS=1 before tf.keras is first used",
+        )
+
+
+def _sequence(inputs: Tensor) -> Tensor:
+    """The inputs as one symbolic tensor, or the reason why they are none."""
+    import tensorflow as tf
+
+    require_graph_tensor(_FUNCTION_NAME, inputs)
+    wanted = "inputs must be one tensor of three axes (time, batch, depth) with a known depth"
+    try:
+        sequence = tf.convert_to_tensor(inputs)
+    except (TypeError, ValueError) as error:
+        raise HintError(f"hint '{_FUNCTION_NAME}': {wanted}", why=str(error)) from error
+    shape = sequence.shape
+    if shape.rank is None or shape.rank < 3 or not shape[2:].is_fully_defined():
+        raise HintError(
+            f"hint '{_FUNCTION_NAME}': {wanted}, got shape {shape}",
             remedy="Set the shape of the placeholder, or reshape the sequence before the loop",
         )
+    return sequence
 
 
 def _swap_batch_and_time(sequence: Tensor) -> Tensor:

@@ -16,7 +16,10 @@ Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Shape:
-    """A tensor shape: `dims` is None when the rank is unknown; -1 is a dimension not known."""
+    """A tensor shape: `dims` is None when the rank is unknown; -1 is a dimension not known.
+
+    As text ``<2x?>``, ``<>`` for a scalar, ``<*>`` for an unknown rank.
+    """
 
     dims: tuple[int, ...] | None
 
@@ -32,7 +35,7 @@ class Shape:
 
     def __str__(self) -> str:
         if self.dims is None:
-            return "<?>"
+            return "<*>"
         return "<" + "x".join("?" if d < 0 else str(d) for d in self.dims) + ">"
 
 

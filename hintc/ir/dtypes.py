@@ -1,4 +1,4 @@
-"""Element types, numbered as TensorFlow's `DataType` enum (tensorflow/core/framework/types.proto)."""
+"""Element types, numbered as in tensorflow/core/framework/types.proto (`DataType`)."""
 
 from __future__ import annotations
 

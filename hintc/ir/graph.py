@@ -115,7 +115,7 @@ class Graph:
     """
 
     def __init__(self) -> None:
-        self._nx: nx.MultiDiGraph[Node] = nx.MultiDiGraph()
+        self._nx: Any = nx.MultiDiGraph()  # networkx types edge keys as str; ours are tuples
         self._names: dict[str, Node] = {}
         self._suffixes: dict[str, int] = {}
         self.args: list[Node] = []

@@ -11,7 +11,27 @@ from hintc.ir.dtypes import DType
 from hintc.ir.graph import ARG, Graph, Node
 
 
-class Function:
+class _Sourced:
+    """Holds `source`, which may be made when it is first read."""
+
+    def __init__(self, source: Any, make_source: Callable[[], Any] | None) -> None:
+        self._source = source
+        self._make_source = make_source
+
+    @property
+    def source(self) -> Any:
+        """What lowering may reuse; None if there is nothing."""
+        if self._make_source is not None:
+            self._source = self._make_source()
+            self._make_source = None
+        return self._source
+
+    @source.setter
+    def source(self, source: Any) -> None:
+        self._source, self._make_source = source, None
+
+
+class Function(_Sourced):
     """A function of the library. Its body is lifted when `graph` is first read.
 
     In the body, arguments are `_Arg` nodes (named as the arguments) and results are `_Retval`
@@ -21,6 +41,14 @@ class Function:
         name: the name in the library.
         attributes: of the function itself, e.g. ``_implements``.
         source: what lowering may reuse if the function is unchanged (the FunctionDef).
+
+    Args:
+        name: the name in the library.
+        attributes: of the function itself.
+        graph: the body; empty if neither this nor `lift_body` is given.
+        lift_body: makes the body when it is first read.
+        source: see above.
+        make_source: makes the source when it is first read, in place of `source`.
     """
 
     def __init__(
@@ -31,10 +59,11 @@ class Function:
         graph: Graph | None = None,
         lift_body: Callable[[], Graph] | None = None,
         source: Any = None,
+        make_source: Callable[[], Any] | None = None,
     ) -> None:
+        super().__init__(source, make_source)
         self.name = name
         self.attributes = attributes if attributes is not None else Attributes()
-        self.source = source
         self._graph = graph
         self._lift_body = lift_body
         if graph is None and lift_body is None:
@@ -61,7 +90,8 @@ class Function:
             self.attributes.copy(),
             graph=None if self._graph is None else self._graph.copy(),
             lift_body=self._lift_body,
-            source=self.source,
+            source=self._source,
+            make_source=self._make_source,
         )
 
     def add_arg(self, name: str, dtype: DType) -> Node:
@@ -76,7 +106,7 @@ class Function:
         return f"<Function '{self.name}'>"
 
 
-class Module:
+class Module(_Sourced):
     """A main graph and its functions.
 
     Attributes:
@@ -85,10 +115,15 @@ class Module:
         source: the snapshot that lowering takes versions and other fields from.
     """
 
-    def __init__(self, graph: Graph | None = None, source: Any = None) -> None:
+    def __init__(
+        self,
+        graph: Graph | None = None,
+        source: Any = None,
+        make_source: Callable[[], Any] | None = None,
+    ) -> None:
+        super().__init__(source, make_source)
         self.graph = graph if graph is not None else Graph()
         self.functions: dict[str, Function] = {}
-        self.source = source
 
     def add_function(self, function: Function) -> Function:
         """Put a function into the library, under a name made unique (the function is renamed)."""
@@ -116,7 +151,7 @@ class Module:
 
     def copy(self) -> Module:
         """An independent copy that shares only immutable values and the snapshot."""
-        twin = Module(self.graph.copy(), self.source)
+        twin = Module(self.graph.copy(), self._source, self._make_source)
         twin.functions = {name: f.copy() for name, f in self.functions.items()}
         return twin
 

@@ -6,11 +6,11 @@ TensorFlow's registry is asked only when an op is first looked up, so importing 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from hintc.ir.attributes import AttributeValue, Attributes
+from hintc.ir.attributes import Attributes, AttributeValue
 from hintc.ir.dtypes import DType
 from hintc.ir.graph import ARG, RESULT, Node
 
@@ -28,6 +28,8 @@ class ArgSpec:
     number_attr: str = ""
     type_list_attr: str = ""
     is_ref: bool = False
+    defaults: Mapping[str, AttributeValue] = field(default_factory=dict)
+    """Of the attributes above; a SavedModel leaves out attributes that have their default."""
 
     def dtypes(self, attributes: Attributes) -> tuple[DType | None, ...]:
         """The element types this argument stands for, given a node's attributes."""
@@ -39,10 +41,13 @@ class ArgSpec:
             )
         dtype = self.type
         if self.type_attr:
-            found = attributes.get(self.type_attr)
+            found = self._value(attributes, self.type_attr)
             dtype = found if isinstance(found, DType) else None
-        count = attributes.get(self.number_attr, 0) if self.number_attr else 1
+        count = self._value(attributes, self.number_attr) if self.number_attr else 1
         return (dtype,) * (count if isinstance(count, int) else 0)
+
+    def _value(self, attributes: Attributes, name: str) -> AttributeValue | None:
+        return attributes.get(name, self.defaults.get(name))
 
 
 @dataclass(frozen=True)
@@ -117,16 +122,19 @@ def _from_tensorflow(op: str) -> OpSchema | None:
     definition = op_def_registry.get(op)
     if definition is None:
         return None
+    attributes = tuple(_attribute(a) for a in definition.attr)
+    defaults = {a.name: a.default for a in attributes if a.default is not None}
     return OpSchema(
         op,
-        tuple(_arg(a) for a in definition.input_arg),
-        tuple(_arg(a) for a in definition.output_arg),
-        tuple(_attribute(a) for a in definition.attr),
+        tuple(_arg(a, defaults) for a in definition.input_arg),
+        tuple(_arg(a, defaults) for a in definition.output_arg),
+        attributes,
         definition.is_stateful,
     )
 
 
-def _arg(arg: Any) -> ArgSpec:
+def _arg(arg: Any, defaults: Mapping[str, AttributeValue]) -> ArgSpec:
+    names = {arg.type_attr, arg.number_attr, arg.type_list_attr}
     return ArgSpec(
         arg.name,
         DType(arg.type) if arg.type else None,
@@ -134,6 +142,7 @@ def _arg(arg: Any) -> ArgSpec:
         arg.number_attr,
         arg.type_list_attr,
         arg.is_ref,
+        {name: value for name, value in defaults.items() if name in names},
     )
 
 

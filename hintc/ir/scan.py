@@ -9,7 +9,8 @@
         Y[trip_count - 1 - t if reversed else t] = y
     results = (*s, *Y)
 
-`xs` and `ys` are time-major, ``[T, ...]``; `trip_count` and `t` are int32 scalars. Recognition
+`xs` and `ys` are time-major, ``[T, ...]``, and T is `trip_count`: whoever makes a Scan proves that
+or cuts the sequences. `trip_count` and `t` are int32 scalars. Recognition
 adds *fused operands*: what a fused kernel reads beside or instead of the others (weights in the
 kernel's layout). Only the fused form reads them.
 """

@@ -77,7 +77,7 @@ def _all_or_none(use: Use, names: frozenset[str]) -> bool:
 
 def _with_input_gate(use: Use, name: str, group: frozenset[str]) -> bool:
     """`name` is there exactly when its group and the input gate are."""
-    return (name in use.slots) == (group <= use.slots and _INPUT_GATE <= use.slots)
+    return (name in use.slots) == (group <= use.slots and use.slots >= _INPUT_GATE)
 
 
 def _number(use: Use, name: str) -> float:
@@ -121,7 +121,7 @@ _CONSTRAINTS = (
     Constraint(
         "TFLite Micro's kernel has neither peepholes, projection, layer normalisation nor "
         "coupled gates",
-        lambda use: not use.slots & _VARIANTS and _INPUT_GATE <= use.slots,
+        lambda use: not use.slots & _VARIANTS and use.slots >= _INPUT_GATE,
         targets=("tflm",),
     ),
     Constraint(
@@ -153,9 +153,7 @@ UNIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
         version=lambda hybrid: 2 if hybrid else 1,
         enums={"activation": "ActivationFunctionType"},
         states=(
-            StateSlot(
-                "output_state", "recurrent_to_output_weights", 1, "final_output_state", True
-            ),
+            StateSlot("output_state", "recurrent_to_output_weights", 1, "final_output_state", True),
             StateSlot("cell_state", "input_to_output_weights", 0, "final_cell_state"),
         ),
         int8=frozenset(slot.name for slot in _operands() if slot.kind == "weight"),

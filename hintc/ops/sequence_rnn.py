@@ -75,7 +75,9 @@ def reference(
     h = values.get("hidden_state", np.zeros((x.shape[1], weights.shape[0])))
     outputs = np.zeros((x.shape[0], x.shape[1], weights.shape[0]))
     for time in range(x.shape[0]):
-        h = activate(str(attrs["activation"]), x[time] @ weights.T + h @ recurrent.T + values["bias"])
+        h = activate(
+            str(attrs["activation"]), x[time] @ weights.T + h @ recurrent.T + values["bias"]
+        )
         outputs[time] = h
     return {
         "output": outputs if time_major else outputs.swapaxes(0, 1),

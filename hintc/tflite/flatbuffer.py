@@ -1,22 +1,19 @@
 """A TFLite model as objects: a thin, checked layer over the schema's object API.
 
-The schema module is the generated one that ai-edge-litert ships (light to import), else the one
-in TensorFlow. Its classes are untyped; this module is where that ends.
+The schema's classes are untyped; this module is where that ends.
 """
 
 from __future__ import annotations
 
-import importlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hintc.errors import HintcError
+from hintc.tflite.schema import builtin_names, dtype_of_type, schema
 
 Array = npt.NDArray[Any]
 Operator = Any
@@ -27,51 +24,6 @@ Tensor = Any
 IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16
 """Bytes; the schema demands it of constant data."""
-
-_DTYPES: dict[str, npt.DTypeLike] = {
-    "FLOAT32": np.float32,
-    "FLOAT16": np.float16,
-    "FLOAT64": np.float64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "BOOL": np.bool_,
-}
-
-
-@cache
-def schema() -> ModuleType:
-    """The generated schema module; `HintcError` if neither package is installed."""
-    for name in ("ai_edge_litert", "tensorflow.lite.python"):
-        try:
-            return importlib.import_module(f"{name}.schema_py_generated")
-        except ImportError:
-            continue
-    raise HintcError(
-        "no TFLite schema is installed", remedy="Install ai-edge-litert or tensorflow."
-    )
-
-
-@cache
-def _builtin_names() -> dict[int, str]:
-    table = vars(schema().BuiltinOperator)
-    return {code: name for name, code in table.items() if isinstance(code, int)}
-
-
-def is_builtin(name: str) -> bool:
-    """Is `name` an operator of the schema?"""
-    return name in _builtin_names().values()
-
-
-@cache
-def _dtype_of_type() -> dict[int, np.dtype[Any]]:
-    types = schema().TensorType
-    return {getattr(types, name): np.dtype(dtype) for name, dtype in _DTYPES.items()}
 
 
 class _Bounded(bytearray):
@@ -164,7 +116,7 @@ class Model:
     def op_name(self, op: Operator) -> str:
         """Schema name of an operator; ``CUSTOM:<code>`` for a custom one."""
         code = self.root.operatorCodes[op.opcodeIndex]
-        name = _builtin_names().get(_builtin_code(code), "UNKNOWN")
+        name = builtin_names().get(_builtin_code(code), "UNKNOWN")
         return f"{name}:{_text(code.customCode)}" if name == "CUSTOM" else name
 
     def operators(self) -> Iterator[tuple[Subgraph, Operator]]:
@@ -219,8 +171,8 @@ class Subgraph:
         return _text(self.tensor(index).name) if index >= 0 else ""
 
     def dtype(self, index: int) -> np.dtype[Any] | None:
-        """numpy dtype of a tensor, None where numpy has none (strings, resources, int4)."""
-        return _dtype_of_type().get(self.tensor(index).type)
+        """The dtype of a tensor; None where numpy has none (strings, resources, int4)."""
+        return dtype_of_type().get(self.tensor(index).type)
 
     def shape(self, index: int) -> tuple[int, ...] | None:
         """Sizes of a tensor with -1 where dynamic; None if not even the rank is known."""
@@ -263,7 +215,7 @@ class Subgraph:
         """A new tensor; its index. A size of -1 in `shape` is dynamic."""
         tensor = schema().TensorT()
         tensor.name = name.encode()
-        tensor.type = next(t for t, known in _dtype_of_type().items() if known == np.dtype(dtype))
+        tensor.type = next(t for t, known in dtype_of_type().items() if known == np.dtype(dtype))
         tensor.shape = [max(int(size), 1) if size < 0 else int(size) for size in shape]
         if any(size < 0 for size in shape):
             tensor.shapeSignature = [int(size) for size in shape]
@@ -331,7 +283,7 @@ class _AlignedBuffer:
     def __init__(self, data: Any) -> None:
         self.data = data
 
-    def Pack(self, builder: Any) -> int:  # noqa: N802 (name of the object API)
+    def Pack(self, builder: Any) -> int:
         """Writes the buffer and returns its offset."""
         generated = schema()
         vector = None
@@ -371,7 +323,8 @@ def _dequantized(stored: Array, quantization: Any) -> Array | None:
         shape = [1] * stored.ndim
         shape[quantization.quantizedDimension] = -1
         scale, zero = scale.reshape(shape), np.broadcast_to(zero, scale.shape).reshape(shape)
-    return ((stored.astype(np.float32) - zero) * scale).astype(np.float32)
+    real: Array = (stored.astype(np.float32) - zero) * scale
+    return real.astype(np.float32)
 
 
 def _check_indices(root: Any) -> None:
@@ -393,6 +346,15 @@ def _check_indices(root: Any) -> None:
         for op in operators:
             _check_range("tensor", _indices(op.inputs), -1, len(tensors))
             _check_range("tensor", _indices(op.outputs), 0, len(tensors))
+            _check_range("tensor", _indices(op.intermediates), -1, len(tensors))
+    listed = [] if root.metadataBuffer is None else _indices(root.metadataBuffer)
+    listed += [entry.buffer for entry in root.metadata or []]
+    _check_range("buffer", listed, 0, len(root.buffers))
+    for signature in root.signatureDefs or []:
+        _check_range("subgraph", [signature.subgraphIndex], 0, len(root.subgraphs))
+        count = len(root.subgraphs[signature.subgraphIndex].tensors or [])
+        entries = [*(signature.inputs or []), *(signature.outputs or [])]
+        _check_range("tensor", [entry.tensorIndex for entry in entries], 0, count)
 
 
 def _check_range(what: str, indices: Sequence[int], low: int, high: int) -> None:

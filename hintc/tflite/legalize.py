@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from hintc.errors import HintcError
 from hintc.ops import TARGETS, BuiltinLowering, CustomLowering, Quantize, StateSlot, Target
 from hintc.tflite.call import FusedCall, fused_call
-from hintc.tflite.flatbuffer import Model, Operator, Subgraph, schema
+from hintc.tflite.dequantize import recompute_constants
+from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.flexbuffer import dump_attributes
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
+from hintc.tflite.schema import schema
 from hintc.tflite.state import StateMode, StateWriter, read_last_step, read_variable
 from hintc.tflite.weights import WeightStore
 
@@ -127,6 +129,8 @@ class _Rewriter:
             freed += op.inputs
             self.lowered[call.fused.name] += 1
         self.subgraph.operators = operators
+        if self.states.dynamic:
+            recompute_constants(self.subgraph)
         remove_unused_producers(self.subgraph, [index for index in freed if index >= 0])
 
     def _check(self, call: FusedCall) -> None:
@@ -174,9 +178,7 @@ class _Rewriter:
         )
         return [*before, kernel, *self._final_states(call, lowering, operands, main[0])]
 
-    def _shrink(
-        self, call: FusedCall, operands: dict[str, int], before: list[Operator]
-    ) -> bool:
+    def _shrink(self, call: FusedCall, operands: dict[str, int], before: list[Operator]) -> bool:
         """Makes the weights smaller as asked; True if they are int8 now."""
         if self.quantize == "float16":
             before += self.weights.to_float16(call, operands)

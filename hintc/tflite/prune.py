@@ -60,9 +60,7 @@ def _is_used(subgraph: Subgraph, op: Operator) -> bool:
     used = set(subgraph.graph.outputs)
     for other in subgraph.operators:
         used.update(other.inputs)
-    return any(
-        index in used or subgraph.tensor(index).isVariable for index in op.outputs
-    )
+    return any(index in used or subgraph.tensor(index).isVariable for index in op.outputs)
 
 
 def _keep_operator_codes(model: Model) -> None:
@@ -114,5 +112,3 @@ def _keep_buffers(model: Model) -> None:
 def _listed(op: Operator, name: str) -> list[int]:
     value = getattr(op, name)
     return [] if value is None else [int(index) for index in value]
-
-

@@ -21,11 +21,16 @@ _BROADCAST_TO_FLOAT = 2
 
 
 class StateWriter:
-    """Emits the state tensors of one subgraph's fused calls; shapes are computed once."""
+    """Emits the state tensors of one subgraph's fused calls; shapes are computed once.
+
+    Attributes:
+        dynamic: whether a state tensor of a dynamic size was made.
+    """
 
     def __init__(self, subgraph: Subgraph, mode: StateMode) -> None:
         self._graph = subgraph
         self._mode = mode
+        self.dynamic = False
         self._batch: dict[tuple[int, int], int] = {}
         self._sizes: dict[tuple[int, int, int], int] = {}
 
@@ -45,6 +50,7 @@ class StateWriter:
         variable = self._graph.add_tensor(
             f"{call.name}/{state.slot}", (batch, width), variable=True
         )
+        self.dynamic |= batch < 0
         given = call.operands.get(state.slot)
         zero = given is None or _is_zero(self._graph, given)
         if self._mode == "persist":
@@ -59,9 +65,7 @@ class StateWriter:
         assert shape is not None and len(shape) == 3
         return shape[batch_axis(call)]
 
-    def _check_persistent(
-        self, call: FusedCall, state: StateSlot, batch: int, zero: bool
-    ) -> None:
+    def _check_persistent(self, call: FusedCall, state: StateSlot, batch: int, zero: bool) -> None:
         if batch < 0:
             raise call.error(
                 "its batch size is dynamic",
@@ -239,7 +243,7 @@ def read_variable(
 
 
 def _is_zero(graph: Subgraph, index: int) -> bool:
-    """Is this tensor certainly all zeros? (A constant, or FILL with a constant.)"""
+    """Whether this tensor is certainly all zeros: a constant, or FILL with one."""
     value = graph.constant(index)
     if value is not None:
         return not value.any()

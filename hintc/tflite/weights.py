@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from hintc.ops import BuiltinLowering
 from hintc.tflite.call import FusedCall
-from hintc.tflite.flatbuffer import Operator, Subgraph, schema
+from hintc.tflite.flatbuffer import Operator, Subgraph
+from hintc.tflite.schema import schema
 
 INT8_MAX = 127
 """Symmetric: -128 is not used, so that a product of two values cannot overflow the kernel's."""

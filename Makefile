@@ -1,0 +1,61 @@
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# "make demo ARGS='--epochs 1'", "make test ARGS='-k lift'"
+ARGS ?=
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export CUDA_VISIBLE_DEVICES ?= -1
+
+.PHONY: help
+help: ## print this menu
+	@echo "usage: make TARGET [ARGS='...']"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(STAMP) ## make .venv with everything that tests and demo need
+
+$(STAMP): pyproject.toml constraints.txt
+	@python=$$(command -v python3.11 || command -v python3) || \
+	    { echo "error: no python3.11 and no python3 on the PATH" >&2; exit 1; }; \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	    { echo "error: $$python is not Python 3.11, 3.12 or 3.13" >&2; exit 1; }; \
+	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+	    -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: demo
+demo: $(STAMP) ## train, convert, quantise and check the MNIST LSTM; writes build/demo/
+	$(BIN)/python examples/mnist_lstm.py --out build/demo $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## all tests, with ruff and mypy among them
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## format, lint, types, tests, one after the other
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --ignore=tests/test_static.py $(ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## measure speed (pytest-benchmark; results in .benchmarks/)
+	$(BIN)/python -m pytest benchmarks -n0 --benchmark-enable --benchmark-only --benchmark-autosave $(ARGS)
+
+.PHONY: format
+format: $(STAMP) ## format the code, fix what ruff can fix
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+.PHONY: clean
+clean: ## remove what was built (not .venv)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

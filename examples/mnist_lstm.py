@@ -1,0 +1,387 @@
+"""The classic two-layer LSTM digit classifier, from training to a fused, quantised .tflite.
+
+Trains on scikit-learn's handwritten digits (8x8 pixels, enlarged to 28x28) or on the real MNIST
+file, converts with hintc, runs the results in the interpreter and prints one table.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import hintc
+from hintc.runtime.interpreter import Interpreter
+from hintc.runtime.session import Session
+from hintc.tflite.inspect import op_counts
+
+v1 = tf.compat.v1
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+SIDE = 28
+CLASSES = 10
+BATCH = 64
+INPUT = "image"
+OUTPUT = "probabilities"
+FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+FLOAT_TOLERANCE = 1e-5
+DYNAMIC_TOLERANCE = 5e-3
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images [n, 28, 28] in 0..1 with their labels [n], split into training and test."""
+
+    name: str
+    train_images: Floats
+    train_labels: Integers
+    test_images: Floats
+    test_labels: Integers
+
+
+@dataclass(frozen=True)
+class Model:
+    """The tensors of the classifier's graph."""
+
+    images: Any
+    logits: Any
+    probabilities: Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the final table."""
+
+    name: str
+    accuracy: float | None = None
+    error: float | None = None
+    size: int | None = None
+    contents: str = ""
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def load_digits() -> Digits:
+    """1,797 digits of scikit-learn, enlarged to 28x28; every fifth is kept for the test."""
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    images = enlarge(np.asarray(bunch.images, np.float32) / 16.0)
+    labels = np.asarray(bunch.target, np.int64)
+    test = np.arange(len(labels)) % 5 == 0
+    name = "digits (8x8 enlarged to 28x28)"
+    return Digits(name, images[~test], labels[~test], images[test], labels[test])
+
+
+def load_mnist(path: Path) -> Digits:
+    """The `mnist.npz` that Keras distributes."""
+    with np.load(path) as arrays:
+        return Digits(
+            "MNIST",
+            arrays["x_train"].astype(np.float32) / 255.0,
+            arrays["y_train"].astype(np.int64),
+            arrays["x_test"].astype(np.float32) / 255.0,
+            arrays["y_test"].astype(np.int64),
+        )
+
+
+def enlarge(images: Floats) -> Floats:
+    """Bilinear interpolation of square images [n, side, side] to [n, 28, 28]."""
+    side = images.shape[1]
+    at = np.clip((np.arange(SIDE) + 0.5) * side / SIDE - 0.5, 0, side - 1)
+    weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(side))).astype(np.float32)
+    enlarged: Floats = np.einsum("ai,nij,bj->nab", weights, images, weights).astype(np.float32)
+    return enlarged
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+
+def build(units: int) -> Model:
+    """Builds the classifier in the default graph: an image is a sequence of 28 rows.
+
+    Args:
+        units: width of each of the two LSTM layers.
+
+    Returns:
+        Images [batch, 28, 28], logits and probabilities [batch, 10], all float32.
+    """
+    images = v1.placeholder(tf.float32, [None, SIDE, SIDE], INPUT)
+    cells = tf_keras.layers.StackedRNNCells(
+        [hintc.TFLiteLSTMCell(units, name=f"lstm_{layer}") for layer in (1, 2)]
+    )
+    rows = tf.transpose(images, [1, 0, 2])  # time first
+    outputs, _ = hintc.dynamic_rnn(cells, rows, dtype=tf.float32)
+    weights = v1.get_variable("weights", [units, CLASSES])
+    bias = v1.get_variable("bias", [CLASSES], initializer=v1.zeros_initializer())
+    logits = tf.matmul(outputs[-1], weights) + bias
+    return Model(images, logits, tf.nn.softmax(logits, name=OUTPUT))
+
+
+def train(digits: Digits, checkpoint: Path, *, units: int, epochs: int, seed: int) -> None:
+    """Trains with Adam and writes the variables to `checkpoint`."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.set_random_seed(seed)
+        model = build(units)
+        labels = v1.placeholder(tf.int64, [None], "label")
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model.logits)
+        loss = tf.reduce_mean(losses)
+        step = v1.train.AdamOptimizer(0.003).minimize(loss)
+        session.run(v1.global_variables_initializer())
+        with progress() as bar:
+            task = bar.add_task("training", total=epochs, loss=float("nan"))
+            for chosen in epochs_of_batches(len(digits.train_labels), epochs, seed):
+                values = [
+                    session.run(
+                        [loss, step],
+                        {model.images: digits.train_images[i], labels: digits.train_labels[i]},
+                    )[0]
+                    for i in chosen
+                ]
+                bar.update(task, advance=1, loss=float(np.mean(values)))
+        v1.train.Saver().save(session, str(checkpoint))
+
+
+def epochs_of_batches(count: int, epochs: int, seed: int) -> Iterator[list[Integers]]:
+    """For each epoch the indices of its batches, shuffled; a short last batch is left out."""
+    random = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = random.permutation(count)
+        yield [order[at : at + BATCH] for at in range(0, count - BATCH + 1, BATCH)]
+
+
+def progress() -> Progress:
+    """A progress bar that shows the loss."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs, loss {task.fields[loss]:.4f},"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def export(checkpoint: Path, units: int) -> Any:
+    """Rebuilds the graph for inference, restores the variables and freezes them.
+
+    Returns:
+        The frozen GraphDef, hints included.
+    """
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        build(units)
+        v1.train.Saver().restore(session, str(checkpoint))
+        graph_def = graph.as_graph_def()
+        # Without the hinted outputs here, freezing would drop those that nobody reads.
+        kept = [OUTPUT, *hintc.find_all_hinted_output_nodes(session)]
+        return v1.graph_util.convert_variables_to_constants(session, graph_def, kept)
+
+
+# --- what came out -------------------------------------------------------------------------------
+
+
+def accuracy(probabilities: Floats, labels: Integers) -> float:
+    """Share of images whose most probable class is their label."""
+    return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+
+def run_tensorflow(graph_def: Any, images: Floats) -> Floats:
+    """Probabilities [n, 10] from a TensorFlow session."""
+    with Session(graph_def) as session:
+        return np.asarray(session.run({INPUT: images}, [OUTPUT])[OUTPUT], np.float32)
+
+
+def run_tflite(tflite: bytes, images: Floats) -> Floats:
+    """Probabilities [n, 10] from the interpreter, asked twice and in two batch sizes."""
+    interpreter = Interpreter(tflite)
+
+    def probabilities(batch: Floats) -> Floats:
+        return np.asarray(interpreter.run([batch])[OUTPUT], np.float32)
+
+    together = probabilities(images)
+    if not np.array_equal(together, probabilities(images)):
+        raise click.ClickException("two invokes of the model differ: it keeps state")
+    single = probabilities(images[:1])
+    if np.abs(single - together[:1]).max() > DYNAMIC_TOLERANCE:
+        raise click.ClickException("the answer depends on the batch size")
+    return together
+
+
+def stock_converter_says(graph_def: Any, log: Path) -> str:
+    """What TensorFlow's own converter makes of the same graph, in one line."""
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+        images = graph.get_tensor_by_name(f"{INPUT}:0")
+        output = graph.get_tensor_by_name(f"{OUTPUT}:0")
+        converter = v1.lite.TFLiteConverter(graph_def, [images], [output])
+        try:
+            with standard_error_to(log):
+                tflite = bytes(converter.convert())
+        except Exception as error:  # noqa: BLE001 (the converter raises several families)
+            return f"fails: {first_telling_line(str(error))}"
+    return contents(tflite)
+
+
+@contextmanager
+def standard_error_to(path: Path) -> Iterator[None]:
+    """Sends what C++ code writes to standard error into a file."""
+    saved = os.dup(2)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def first_telling_line(message: str) -> str:
+    """The first line of an error message that states an error, else the first line."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    telling = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    return (telling or lines or ["no message"])[0]
+
+
+def contents(tflite: bytes) -> str:
+    """The operators of a model, e.g. ``2 x UNIDIRECTIONAL_SEQUENCE_LSTM, SOFTMAX``."""
+    counts = op_counts(tflite)
+    ordered = sorted(counts, key=lambda name: (name != FUSED, name))
+    named = (f"{counts[name]} x {name}" if counts[name] > 1 else name for name in ordered)
+    return f"{counts.total()} operators: " + ", ".join(named)
+
+
+def node_count(graph_def: Any) -> str:
+    """Number of nodes, those of function bodies included."""
+    bodies = sum(len(function.node_def) for function in graph_def.library.function)
+    return f"{len(graph_def.node) + bodies} nodes, {bodies} of them in loop bodies"
+
+
+def table(title: str, rows: list[Row]) -> Table:
+    """The rows as a table for the terminal."""
+    made = Table(title=title, title_justify="left")
+    made.add_column("model", no_wrap=True)
+    made.add_column("accuracy", justify="right")
+    made.add_column("largest error", justify="right")
+    made.add_column("size", justify="right", no_wrap=True)
+    made.add_column("what is in it", overflow="fold")
+    for row in rows:
+        made.add_row(
+            row.name,
+            "" if row.accuracy is None else f"{row.accuracy:.2%}",
+            "" if row.error is None else f"{row.error:.1e}",
+            "" if row.size is None else f"{row.size:,} B",
+            row.contents,
+        )
+    return made
+
+
+def check(tflite: bytes, row: Row, reference: Row, tolerance: float) -> None:
+    """Stops with an error if a converted model is not what this example promises."""
+    counts: Counter[str] = op_counts(tflite)
+    others = [name for name in counts if name == "WHILE" or name.startswith(("CUSTOM", "Flex"))]
+    if counts[FUSED] != 2 or others:
+        raise click.ClickException(f"{row.name}: expected 2 x {FUSED}, got {row.contents}")
+    if row.error is None or not row.error <= tolerance:
+        raise click.ClickException(f"{row.name}: error {row.error} is above {tolerance}")
+    if abs((row.accuracy or 0) - (reference.accuracy or 0)) > 0.01:
+        raise click.ClickException(f"{row.name}: the accuracy differs from TensorFlow's")
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def convert_all(graph_def: Any, digits: Digits, out: Path) -> list[Row]:
+    """Converts float and quantised, measures both against TensorFlow, and the stock converter."""
+    expected = run_tensorflow(graph_def, digits.test_images)
+    reference = Row(
+        "TensorFlow, frozen",
+        accuracy(expected, digits.test_labels),
+        size=len(graph_def.SerializeToString()),
+        contents=node_count(graph_def),
+    )
+    rows = [reference]
+    variants = (
+        ("hintc, float", "mnist_lstm.tflite", None, FLOAT_TOLERANCE),
+        ("hintc, int8 weights", "mnist_lstm_int8.tflite", "dynamic", DYNAMIC_TOLERANCE),
+    )
+    for name, file, quantize, tolerance in variants:
+        dump = [] if quantize else [hintc.Dump(out / "passes")]
+        result = hintc.convert(
+            graph_def, inputs=[INPUT], outputs=[OUTPUT], quantize=quantize, instruments=dump
+        )
+        result.save(out / file)
+        got = run_tflite(result.tflite, digits.test_images)
+        error = float(np.abs(got - expected).max())
+        size = len(result.tflite)
+        row = Row(name, accuracy(got, digits.test_labels), error, size, contents(result.tflite))
+        check(result.tflite, row, reference, tolerance)
+        rows.append(row)
+    said = stock_converter_says(graph_def, out / "stock_converter.log")
+    return [*rows, Row("stock converter", contents=said)]
+
+
+@click.command(help=__doc__)
+@click.option("--epochs", default=20, show_default=True, help="Passes over the training images.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Keras' mnist.npz; default: scikit-learn's digits.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/demo"),
+    show_default=True,
+    help="Folder for models, checkpoints and pictures.",
+)
+@click.option("--units", default=64, show_default=True, help="Width of each LSTM layer.")
+@click.option("--seed", default=1, show_default=True, help="Seed of weights and batches.")
+@click.option(
+    "--control-flow",
+    type=click.Choice(["v1", "v2"]),
+    default="v2",
+    show_default=True,
+    help="TensorFlow's control-flow mode while the model is built.",
+)
+def main(
+    epochs: int, data: Path | None, out: Path, units: int, seed: int, control_flow: str
+) -> None:
+    """Runs everything; its help is the module's docstring."""
+    tf.get_logger().setLevel("ERROR")
+    if control_flow == "v1":
+        v1.disable_control_flow_v2()
+    out.mkdir(parents=True, exist_ok=True)
+    digits = load_mnist(data) if data else load_digits()
+    console = Console()
+    console.print(f"{digits.name}: {len(digits.train_labels)} images to train", highlight=False)
+    checkpoint = out / "checkpoint" / "model"
+    train(digits, checkpoint, units=units, epochs=epochs, seed=seed)
+    graph_def = export(checkpoint, units)
+    (out / "frozen.pb").write_bytes(graph_def.SerializeToString(deterministic=True))
+    rows = convert_all(graph_def, digits, out)
+    title = f"{digits.name}, {len(digits.test_labels)} test images"
+    console.print(table(title, rows))
+    console.print(f"Models, pictures and logs are in {out}/", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

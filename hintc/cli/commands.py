@@ -1,0 +1,177 @@
+"""``hintc convert``, ``compile`` and ``explain``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hintc.cli.options import debug_options, json_option, pipeline_options, source_options
+from hintc.cli.session import (
+    DebugSwitches,
+    compiler_session,
+    instruments,
+    progress,
+    resolve_pipeline,
+)
+from hintc.cli.show import show_report
+from hintc.errors import HintcError, NothingFusedError
+from hintc.files import write_atomically
+from hintc.near import check_choice
+
+if TYPE_CHECKING:
+    from hintc.convert import Compiled
+    from hintc.report import Report
+
+STDOUT = "-"
+_CHOICES: Mapping[str, tuple[str | None, ...]] = {
+    "form": ("auto", "fused", "unroll", "while"),
+    "optimize_for": ("size", "latency"),
+    "target": ("tflite", "litert", "tflm"),
+    "state": ("reset", "persist"),
+    "quantize": (None, "dynamic", "float16", "int8"),
+}
+
+
+@click.command("convert")
+@source_options
+@click.option("-o", "output", required=True, metavar="FILE",
+              help="The .tflite file to write; '-' for standard output.")  # fmt: skip
+@click.option("--quantize", metavar="HOW", help="dynamic (int8 weights) or float16.")
+@pipeline_options
+@json_option
+@debug_options
+def convert_command(output: str, as_json: bool, **options: Any) -> None:
+    """Convert a model to TFLite.
+
+    SOURCE is a SavedModel folder, or a .pb, .pbtxt, .keras or .h5 file.
+    """
+    _check_output(output)
+    result = _run("convert", options, progress_shown=output != STDOUT or sys.stderr.isatty())
+    _require_fused(options, result.report)
+    _write(output, result.tflite)
+    show_report(result.report, as_json=as_json, to_stderr=output == STDOUT)
+
+
+@click.command("compile")
+@source_options
+@click.option("-o", "output", required=True, metavar="FILE",
+              help="Where to write: .pb (GraphDef), .pbtxt (the same as text), .hir (hintc's IR "
+              "as text); '-' for IR on standard output.")  # fmt: skip
+@pipeline_options
+@json_option
+@debug_options
+def compile_command(output: str, as_json: bool, **options: Any) -> None:
+    """Run the pipeline and write the lowered graph, which TensorFlow runs.
+
+    SOURCE is a SavedModel folder, or a .pb, .pbtxt, .keras or .h5 file.
+    """
+    _check_output(output, (".pb", ".pbtxt", ".hir"))
+    result = _run("compile", options)
+    _require_fused(options, result.report)
+    _write(output, _encoded(result, output))
+    show_report(result.report, as_json=as_json, to_stderr=output == STDOUT)
+
+
+@click.command("explain")
+@source_options
+@pipeline_options
+@json_option
+@debug_options
+def explain_command(as_json: bool, **options: Any) -> None:
+    """Say what would be fused, what not, and why; write nothing.
+
+    SOURCE is a SavedModel folder, or a .pb, .pbtxt, .keras or .h5 file.
+    """
+    report = _run("compile", options).report
+    if as_json:
+        click.echo(report.to_json())
+    else:
+        for remark in report.remarks:
+            click.echo(str(remark))
+        click.echo(f"fused: {len(report.fused)}, not fused: {len(report.not_fused)}")
+    _require_fused(options, report)
+
+
+def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) -> Any:
+    """Calls `hintc.convert` or `hintc.compile` with what the command line says."""
+    switches = DebugSwitches(**{f.name: options[f.name] for f in fields(DebugSwitches)})
+    for name, choices in _CHOICES.items():
+        if name in options:
+            check_choice(f"--{name.replace('_', '-')}", options[name], choices)
+    _check_source(options["source"])
+    pipeline = resolve_pipeline(options["pipeline"])
+    passed = {name: options[name] for name in _CHOICES if name in options}
+    with compiler_session(switches) as errors, progress(errors, progress_shown) as shown:
+        from hintc import convert as driver
+
+        watching = [*shown, *instruments(switches, pipeline, errors)]
+        return getattr(driver, command)(
+            options["source"],
+            list(options["inputs"]) or None,
+            list(options["outputs"]) or None,
+            signature=options["signature"],
+            pipeline=pipeline,
+            check=True if options["check"] else None,
+            instruments=watching,
+            verify_each=switches.verify_each,
+            **passed,
+        )
+
+
+def _check_source(source: str) -> None:
+    """Finds a wrong path before TensorFlow is loaded."""
+    if not Path(source).expanduser().exists():
+        raise HintcError(f"'{source}' does not exist", remedy="Check the path.")
+
+
+def _check_output(output: str, suffixes: tuple[str, ...] = ()) -> None:
+    """Refuses, before anything slow, what cannot be written."""
+    if output == STDOUT:
+        return
+    path = Path(output)
+    if suffixes and path.suffix not in suffixes:
+        raise HintcError(
+            f"'{output}' has no known ending", remedy=f"Use one of {', '.join(suffixes)}."
+        )
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise HintcError(f"cannot write '{output}'", why=f"there is no folder '{folder}'")
+    if path.is_dir():
+        raise HintcError(f"cannot write '{output}'", why="it is a folder")
+
+
+def _require_fused(options: Mapping[str, Any], report: Report) -> None:
+    if not options["require_fused"] or report.fused:
+        return
+    reasons = "; ".join(f"'{r.node}': {r.reason}" for r in report.not_fused[:5])
+    raise NothingFusedError(
+        "nothing was fused",
+        why=reasons or "no pass found anything to fuse",
+        remedy="'hintc explain' says more.",
+    )
+
+
+def _write(output: str, data: bytes | str) -> None:
+    if output == STDOUT:
+        click.get_binary_stream("stdout").write(data.encode() if isinstance(data, str) else data)
+    else:
+        write_atomically(output, data)
+
+
+def _encoded(result: Compiled, output: str) -> bytes | str:
+    suffix = Path(output).suffix
+    if output == STDOUT or suffix == ".hir":
+        from hintc.text import print_module
+
+        return print_module(result.module)
+    if suffix == ".pbtxt":
+        from google.protobuf import text_format
+
+        return str(text_format.MessageToString(result.graph_def))
+    return bytes(result.graph_def.SerializeToString(deterministic=True))

@@ -1,0 +1,100 @@
+"""Entry point: the group of commands, and how errors become messages and exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from hintc.cli.commands import compile_command, convert_command, explain_command
+from hintc.cli.passes import passes_command
+from hintc.cli.viz import viz_command
+from hintc.errors import HintcError
+from hintc.near import near_matches
+
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Offers near matches for an unknown command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            names = self.list_commands(ctx)
+            near = near_matches(args[0], names, 1)
+            hint = f" Did you mean '{near[0]}'?" if near else f" Commands: {', '.join(names)}."
+            raise click.UsageError(f"there is no command '{args[0]}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _version() -> str:
+    from hintc import __version__
+
+    return __version__
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), prog_name="hintc")
+def cli() -> None:
+    """Turn TensorFlow graphs, hinted or not, into fused and quantised TFLite models."""
+
+
+for _command in (
+    convert_command,
+    compile_command,
+    explain_command,
+    passes_command,
+    viz_command,
+):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "hintc") -> int:
+    """Run a command line.
+
+    Args:
+        arguments: without the program's name; default: those of the process.
+        program: how the command is called in messages.
+
+    Returns:
+        The exit status; see `hintc.cli`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = cli.main(given, prog_name=program, standalone_mode=False)
+    except HintcError as error:
+        return _report(error, error.exit_code, "--traceback" in given)
+    except click.ClickException as error:
+        return _report(error, 1, False)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away, e.g. `| head`: keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "hintc":
+            raise
+        missing = HintcError(
+            f"the Python package '{error.name}' is missing", remedy="Install hintc again."
+        )
+        return _report(missing, 1, "--traceback" in given)
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: Exception, status: int, with_traceback: bool) -> int:
+    """One message on standard error."""
+    if with_traceback:
+        traceback.print_exception(error)
+        return status
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(f"Try '{error.ctx.command_path} --help'.", err=True)
+    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    click.echo(f"{click.style('error', fg='red', bold=True)}: {text}", err=True)
+    return status

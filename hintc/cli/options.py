@@ -1,0 +1,71 @@
+"""Options that several commands share, as decorators."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _all(*decorators: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """Several decorators as one; the first comes first in the help text."""
+
+    def decorate(function: _Command) -> _Command:
+        decorated: _Command = functools.reduce(
+            lambda done, decorator: decorator(done), reversed(decorators), function
+        )
+        return decorated
+
+    return decorate
+
+
+source_options = _all(
+    click.argument("source"),
+    click.option("--input", "inputs", multiple=True, metavar="NAME",
+                 help="An input tensor; repeat for more. Default: guessed."),
+    click.option("--output", "outputs", multiple=True, metavar="NAME",
+                 help="An output tensor; repeat for more. Default: guessed."),
+    click.option("--signature", metavar="NAME", help="Signature of a SavedModel."),
+)  # fmt: skip
+
+pipeline_options = _all(
+    click.option("--pipeline", metavar="TEXT",
+                 help="Passes to run, e.g. 'collect-hints,raise-loops'. Default: all that is "
+                 "needed; see 'hintc passes'."),
+    click.option("--form", default="auto", metavar="FORM",
+                 help="Of recurrences: auto, fused, unroll or while. Default: auto."),
+    click.option("--optimize-for", default="size", metavar="AIM",
+                 help="What auto aims at: size or latency. Default: size."),
+    click.option("--target", default="tflite", metavar="TARGET",
+                 help="What shall run the model: tflite, litert or tflm. Default: tflite."),
+    click.option("--state", default="reset", metavar="STATE",
+                 help="Of recurrences between two runs: reset or persist. Default: reset."),
+    click.option("--check", is_flag=True, help="Compare the result with the source model."),
+    click.option("--require-fused", is_flag=True,
+                 help="Fail with status 3 if nothing was fused."),
+)  # fmt: skip
+
+debug_options = _all(
+    click.option("--print-ir-after", "print_after", multiple=True, metavar="PASS",
+                 help="Print the IR after this pass, to standard error; repeat for more."),
+    click.option("--print-ir-after-all", "print_all", is_flag=True,
+                 help="Print the IR after each pass."),
+    click.option("--print-ir-after-change", "print_changes", is_flag=True,
+                 help="Print the IR after each pass that changed it."),
+    click.option("--dump-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+                 help="Write IR and pictures after each pass that changed something."),
+    click.option("--reproducer", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+                 help="If a pass fails, write the IR before it and the rest of the pipeline."),
+    click.option("--verify-each/--no-verify-each", default=True,
+                 help="Verify the IR after each pass. Default: yes."),
+    click.option("--timing", is_flag=True, help="Print how long each pass took."),
+    click.option("--traceback", is_flag=True,
+                 help="Show Python's traceback, and all that TensorFlow says."),
+)  # fmt: skip
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

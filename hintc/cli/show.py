@@ -1,0 +1,77 @@
+"""The report on the terminal: tables where somebody looks, plain lines where a program reads."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hintc.report import Report
+
+
+def show_report(report: Report, *, as_json: bool = False, to_stderr: bool = False) -> None:
+    """Print a report, to standard output unless a result goes there."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    if as_json:
+        click.echo(report.to_json(), file=stream)
+    elif stream.isatty():
+        _show_tables(report, to_stderr)
+    else:
+        click.echo(str(report), file=stream)
+
+
+def _show_tables(report: Report, to_stderr: bool) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=to_stderr)
+    console.print(f"[bold]{_plain(report.source)}[/bold]")
+    for table in (_fused(report), _not_fused(report), _numbers(report)):
+        if table.row_count:
+            console.print(table)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=len(columns) > 2)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _fused(report: Report) -> Table:
+    table = _table("Fused", "node", "how")
+    for remark in report.fused:
+        table.add_row(_plain(remark.node), _plain(remark.reason))
+    return table
+
+
+def _not_fused(report: Report) -> Table:
+    table = _table("Not fused", "node", "why", "what would help")
+    for remark in report.not_fused:
+        table.add_row(_plain(remark.node), _plain(remark.reason), _plain(remark.remedy))
+    return table
+
+
+def _numbers(report: Report) -> Table:
+    table = _table("Model", "what", "value")
+    before, after = sum(report.ops_before.values()), sum(report.ops_after.values())
+    table.add_row("graph nodes", f"{before} → {after}")
+    for operator, count in list(report.operators.items())[:12]:
+        table.add_row(f"operator {_plain(operator)}", str(count))
+    for name, size in report.sizes.items():
+        table.add_row(f"size, {name}", f"{size:,} bytes")
+    for name, error in report.errors.items():
+        table.add_row(f"largest error of {_plain(name)}", f"{error:.3g}")
+    table.add_row("time", f"{sum(report.timings.values()):.2f} s")
+    return table

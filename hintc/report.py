@@ -1,0 +1,186 @@
+"""Report: what a compilation did to a model, and why it did not do more."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hintc.remark import PassReport, Remark, RemarkKind
+
+_TOP_OPS = 8
+
+
+@dataclass(frozen=True)
+class PassOutcome:
+    """One pass in the order it ran.
+
+    Attributes:
+        name: of the pass.
+        counts: what it counted, e.g. ``{"fused": 2}``; empty if it changed nothing.
+        remarks: what it said.
+    """
+
+    name: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
+
+
+@dataclass
+class Report:
+    """The account of one `compile` or `convert`.
+
+    Attributes:
+        source: what was read, in a few words.
+        pipeline: the pipeline as text; parses back.
+        passes: outcome of each pass, in order.
+        timings: seconds by stage: ``"read"``, ``"pass <name>"`` (summed over its runs),
+            ``"lower"``, ``"convert"``, ``"check"``.
+        ops_before: op -> how often, in the source graph with its function bodies.
+        ops_after: the same of the lowered graph.
+        operators: TFLite operator -> how often; empty before `convert`.
+        sizes: bytes: ``"source"``, ``"lowered"`` (serialised GraphDefs), ``"tflite"``.
+        errors: output -> largest absolute difference from the source model; empty if not checked.
+        tolerance: the ``(rtol, atol)`` of that check.
+    """
+
+    source: str = ""
+    pipeline: str = ""
+    passes: list[PassOutcome] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    ops_before: dict[str, int] = field(default_factory=dict)
+    ops_after: dict[str, int] = field(default_factory=dict)
+    operators: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    tolerance: tuple[float, float] | None = None
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """What the passes said, in order."""
+        return [remark for outcome in self.passes for remark in outcome.remarks]
+
+    @property
+    def fused(self) -> list[Remark]:
+        """What was fused."""
+        return self._of(RemarkKind.FUSED)
+
+    @property
+    def not_fused(self) -> list[Remark]:
+        """What was left alone, with the reason and what would help."""
+        return self._of(RemarkKind.REFUSED)
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Pass -> what -> how often; runs of the same pass are summed, idle passes left out."""
+        found: dict[str, Counter[str]] = {}
+        for outcome in self.passes:
+            found.setdefault(outcome.name, Counter()).update(outcome.counts)
+        return {name: dict(counts) for name, counts in found.items() if any(counts.values())}
+
+    def _of(self, kind: RemarkKind) -> list[Remark]:
+        return [remark for remark in self.remarks if remark.kind is kind]
+
+    def add_pass(self, name: str, report: PassReport) -> None:
+        """Append the outcome of one pass; its remarks are marked with the pass's name."""
+        remarks = tuple(
+            r if r.pass_name else Remark(r.kind, r.code, r.node, r.reason, r.remedy, name)
+            for r in report.remarks
+        )
+        self.passes.append(PassOutcome(name, dict(report.counts), remarks))
+
+    def add_notes(self, name: str, notes: Iterable[tuple[str, str]]) -> None:
+        """Append what a stage other than a pass has to say: (node, text)."""
+        remarks = tuple(Remark(RemarkKind.NOTE, name, node, text, "", name) for node, text in notes)
+        if remarks:
+            self.passes.append(PassOutcome(name, {}, remarks))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        return {
+            "source": self.source,
+            "pipeline": self.pipeline,
+            "fused": [_remark(r) for r in self.fused],
+            "not_fused": [_remark(r) for r in self.not_fused],
+            "remarks": [_remark(r) for r in self.remarks],
+            "counts": self.counts,
+            "passes": [{"name": o.name, "counts": dict(o.counts)} for o in self.passes],
+            "timings": self.timings,
+            "ops_before": self.ops_before,
+            "ops_after": self.ops_after,
+            "operators": self.operators,
+            "sizes": self.sizes,
+            "errors": {name: _number(error) for name, error in self.errors.items()},
+            "tolerance": None
+            if self.tolerance is None
+            else {"rtol": self.tolerance[0], "atol": self.tolerance[1]},
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Everything as JSON text; an infinite error is written as the string ``"inf"``."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> Iterable[str]:
+        """The report in sentences, one a line."""
+        yield f"source: {self.source}"
+        yield f"fused: {len(self.fused)}" + ("" if self.fused else " (nothing)")
+        yield from (f"  '{r.node}': {r.reason}" for r in self.fused)
+        if self.not_fused:
+            yield f"not fused: {len(self.not_fused)}"
+        for remark in self.not_fused:
+            yield f"  '{remark.node}': {remark.reason} [{remark.code}]"
+            if remark.remedy:
+                yield f"    {remark.remedy}"
+        yield f"nodes: {sum(self.ops_before.values())} -> {sum(self.ops_after.values())}"
+        if self.operators:
+            yield f"operators: {_listed(self.operators)}"
+        if self.sizes:
+            yield "bytes: " + ", ".join(f"{k} {v:,}" for k, v in self.sizes.items())
+        for name, error in self.errors.items():
+            yield f"largest error of '{name}': {error:.3g}{self._allowed()}"
+        if self.timings:
+            total = sum(self.timings.values())
+            slowest = sorted(self.timings.items(), key=lambda item: -item[1])[:4]
+            listed = ", ".join(f"{name} {seconds:.2f}" for name, seconds in slowest)
+            yield f"seconds: {total:.2f} ({listed})"
+
+    def _allowed(self) -> str:
+        if self.tolerance is None:
+            return ""
+        rtol, atol = self.tolerance
+        return f" (tolerance: {atol:g} + {rtol:g} of the value)"
+
+
+def count_graph_def_ops(graph_def: Any) -> dict[str, int]:
+    """How often each op occurs, in the main graph and in function bodies, the commonest first."""
+    counts = Counter(node.op for node in graph_def.node)
+    for function in graph_def.library.function:
+        counts.update(node.op for node in function.node_def)
+    return dict(counts.most_common())
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{n} × {op}" for op, n in ranked[:_TOP_OPS])
+    rest = sum(n for _, n in ranked[_TOP_OPS:])
+    return f"{shown} and {rest} others" if rest else shown
+
+
+def _remark(remark: Remark) -> dict[str, str]:
+    return {
+        "kind": remark.kind.value,
+        "code": remark.code,
+        "node": remark.node,
+        "pass": remark.pass_name,
+        "reason": remark.reason,
+        "remedy": remark.remedy,
+    }
+
+
+def _number(value: float) -> float | str:
+    return value if value - value == 0 else str(value)

@@ -1,0 +1,211 @@
+"""Running a .tflite model in LiteRT's interpreter, or in TensorFlow's where that is missing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hintc.errors import HintcError
+from hintc.runtime.tensor_info import TensorInfo
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike]
+RuntimeName = Literal["litert", "tensorflow"]
+
+_MODULES: dict[RuntimeName, str] = {
+    "litert": "ai_edge_litert.interpreter",
+    "tensorflow": "tensorflow.lite.python.interpreter",
+}
+
+
+def installed() -> tuple[RuntimeName, ...]:
+    """The runtimes that are installed, the preferred one first."""
+    packages: dict[RuntimeName, str] = {"litert": "ai_edge_litert", "tensorflow": "tensorflow"}
+    return tuple(name for name, package in packages.items() if importlib.util.find_spec(package))
+
+
+class Interpreter:
+    """One instance of a model, ready for any number of invokes.
+
+    Args:
+        model: the model's bytes.
+        runtime: ``"litert"`` or ``"tensorflow"``; default: the first that is installed.
+        delegates: let the runtime apply its default delegates (XNNPACK).
+        threads: CPU threads.
+
+    Raises:
+        HintcError: no runtime, or a model that it refuses.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        runtime: RuntimeName | None = None,
+        delegates: bool = True,
+        threads: int = 1,
+    ) -> None:
+        self.runtime = _available(runtime)
+        module = importlib.import_module(_MODULES[self.runtime])
+        resolver = module.OpResolverType
+        try:
+            self._interpreter = module.Interpreter(
+                model_content=bytes(model),
+                num_threads=threads,
+                experimental_op_resolver_type=resolver.AUTO
+                if delegates
+                else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+        except (ValueError, RuntimeError) as error:
+            raise HintcError("the runtime refuses the model", why=_one_line(error)) from error
+        signature = _only_signature(self._interpreter)
+        names = [_tensor_names(signature, side) for side in ("inputs", "outputs")]
+        self._inputs = _named(self._interpreter.get_input_details(), names[0])
+        self._outputs = _named(self._interpreter.get_output_details(), names[1])
+        self._allocated = False
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The model's inputs in order."""
+        return tuple(_info(name, detail) for name, detail in self._inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The model's outputs in order."""
+        return tuple(_info(name, detail) for name, detail in self._outputs)
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """One invoke.
+
+        Args:
+            feeds: a value for each input, by name or in order. Inputs are resized to them; a
+                value is not cast unless no information is lost.
+
+        Returns:
+            Output name -> value, in the model's order.
+
+        Raises:
+            HintcError: missing, unknown or unfit feeds; the runtime failed.
+        """
+        values = self._bound(feeds)
+        try:
+            self._resize(values)
+            for value, (_, detail) in zip(values, self._inputs, strict=True):
+                self._interpreter.set_tensor(detail["index"], value)
+            self._interpreter.invoke()
+            return {
+                name: np.array(self._interpreter.get_tensor(detail["index"]))
+                for name, detail in self._outputs
+            }
+        except (ValueError, RuntimeError) as error:
+            raise HintcError("the interpreter failed", why=_one_line(error)) from error
+
+    def _resize(self, values: Sequence[Array]) -> None:
+        changed = not self._allocated
+        details = self._interpreter.get_input_details()
+        for value, detail in zip(values, details, strict=True):
+            if tuple(detail["shape"]) != value.shape:
+                self._interpreter.resize_tensor_input(detail["index"], value.shape)
+                changed = True
+        if changed:
+            self._allocated = False
+            self._interpreter.allocate_tensors()
+            self._allocated = True
+
+    def _bound(self, feeds: Feeds) -> list[Array]:
+        """The feeds in input order, checked against dtypes and shapes."""
+        infos = self.inputs
+        if not isinstance(feeds, Mapping):
+            if len(feeds) != len(infos):
+                raise HintcError(f"{len(feeds)} values are fed to {len(infos)} inputs")
+            feeds = {info.name: value for info, value in zip(infos, feeds, strict=True)}
+        given = {name.removesuffix(":0"): np.asarray(value) for name, value in feeds.items()}
+        known = {info.name for info in infos}
+        for name in sorted(known ^ given.keys()):
+            what = "is not fed" if name in known else "is fed but is no input"
+            raise HintcError(f"'{name}' {what}", why="inputs: " + ", ".join(sorted(known)))
+        return [_fitted(given[info.name], info) for info in infos]
+
+
+def run(
+    tflite_bytes: bytes,
+    feeds: Feeds,
+    *,
+    runtime: RuntimeName | None = None,
+    delegates: bool = True,
+) -> dict[str, Array]:
+    """One invoke of a fresh `Interpreter`; see there."""
+    return Interpreter(tflite_bytes, runtime=runtime, delegates=delegates).run(feeds)
+
+
+def _available(runtime: RuntimeName | None) -> RuntimeName:
+    known = installed()
+    if runtime is not None and runtime not in _MODULES:
+        raise HintcError(f"unknown runtime {runtime!r}", why="known: " + ", ".join(_MODULES))
+    if runtime in known or (runtime is None and known):
+        return runtime or known[0]
+    raise HintcError(
+        f"the runtime '{runtime or 'litert'}' is not installed",
+        remedy="Install ai-edge-litert (or tensorflow).",
+    )
+
+
+def _only_signature(interpreter: Any) -> Any:
+    """The signature's runner if the model has exactly one signature, else None."""
+    keys = list(interpreter.get_signature_list())
+    return interpreter.get_signature_runner(keys[0]) if len(keys) == 1 else None
+
+
+def _tensor_names(signature: Any, side: str) -> dict[int, list[str]]:
+    """Tensor index -> its names in the signature: several where results are the same tensor."""
+    names: dict[int, list[str]] = {}
+    if signature is None:
+        return names
+    details = signature.get_input_details() if side == "inputs" else signature.get_output_details()
+    for name, detail in details.items():
+        names.setdefault(detail["index"], []).append(name)
+    return names
+
+
+def _named(
+    details: Sequence[dict[str, Any]], names: Mapping[int, list[str]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Each detail with its name; a name that comes twice is numbered."""
+    found: dict[str, dict[str, Any]] = {}
+    for detail in details:
+        known = names.get(detail["index"]) or [detail["name"]]
+        name = (known.pop(0) if len(known) > 1 else known[0]).removesuffix(":0")
+        unique, number = name, 1
+        while unique in found:
+            unique, number = f"{name}_{number}", number + 1
+        found[unique] = detail
+    return list(found.items())
+
+
+def _info(name: str, detail: Mapping[str, Any]) -> TensorInfo:
+    shape = detail["shape_signature"] if len(detail["shape_signature"]) else detail["shape"]
+    return TensorInfo(name, tuple(int(size) for size in shape), np.dtype(detail["dtype"]))
+
+
+def _fitted(value: Array, info: TensorInfo) -> Array:
+    if value.ndim != len(info.shape) or any(
+        size not in (-1, there) for size, there in zip(info.shape, value.shape, strict=True)
+    ):
+        raise HintcError(
+            f"input '{info.name}' is fed with shape {list(value.shape)}",
+            why=f"it takes {list(info.shape)}",
+        )
+    if value.dtype != info.dtype and not np.can_cast(value.dtype, info.dtype, "same_kind"):
+        raise HintcError(
+            f"input '{info.name}' is fed with {value.dtype}", why=f"it takes {info.dtype}"
+        )
+    return np.ascontiguousarray(value, dtype=info.dtype).reshape(value.shape)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:600]

@@ -1,0 +1,108 @@
+"""TensorFlow 2 functions, frozen: what they capture becomes constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hintc.errors import HintcError
+from hintc.source.endpoints import short_name
+from hintc.source.model import SourceModel
+from hintc.source.quiet import quiet
+
+
+def freeze_function(function: Any, description: str = "ConcreteFunction") -> SourceModel:
+    """A ConcreteFunction with constants for its variables; loops stay `While`.
+
+    Args:
+        function: a `tf.types.experimental.ConcreteFunction`.
+        description: see `SourceModel`.
+
+    Raises:
+        HintcError: it captures something that cannot be frozen, e.g. a lookup table.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    try:
+        with quiet():
+            # aggressive_inlining stays off: it would dissolve functions that carry meaning.
+            frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    except (ValueError, TypeError, RuntimeError, KeyError, tf.errors.OpError) as error:
+        raise HintcError(
+            f"the {description} cannot be frozen",
+            why=" ".join(str(error).split())[:400],
+            remedy="Does it assign to variables, or keep state? Give hintc the inference "
+            "function only.",
+        ) from error
+    captured = [t.name for t in frozen.inputs if t.dtype in (tf.resource, tf.variant)]
+    if captured:
+        raise HintcError(
+            f"the {description} cannot be frozen",
+            node=captured[0],
+            why=f"it still needs {len(captured)} resources, e.g. a table or a variable",
+            remedy="Leave that part out of the function.",
+        )
+    inputs = tuple(short_name(t.name) for t in frozen.inputs)
+    outputs = tuple(short_name(t.name) for t in frozen.outputs)
+    keys = dict(zip(inputs, _argument_names(function, len(inputs)), strict=False))
+    keys |= dict(zip(outputs, _result_keys(function, len(outputs)), strict=False))
+    return SourceModel(frozen.graph.as_graph_def(), inputs, outputs, keys, description)
+
+
+def _argument_names(function: Any, count: int) -> Sequence[str]:
+    """The user's names of the tensor arguments, () if they cannot be told apart."""
+    import tensorflow as tf
+
+    specs = [
+        spec
+        for spec in tf.nest.flatten(function.structured_input_signature)
+        if isinstance(spec, tf.TypeSpec)
+    ]
+    names = [getattr(spec, "name", None) for spec in specs]
+    if len(names) != count or not all(names):
+        return ()
+    return [str(name) for name in names]
+
+
+def _result_keys(function: Any, count: int) -> Sequence[str]:
+    """The keys of a dict of results, in the order of the function's outputs; else ()."""
+    structure = function.structured_outputs
+    if isinstance(structure, Mapping) and len(structure) == count:
+        return sorted(str(key) for key in structure)
+    return ()
+
+
+def concrete_function(function: Any) -> Any:
+    """The one ConcreteFunction of a `tf.function`.
+
+    Raises:
+        HintcError: it has no input signature, or tracing it failed.
+    """
+    name = getattr(function, "name", None) or getattr(function, "__name__", "tf.function")
+    if getattr(function, "input_signature", None) is None:
+        raise HintcError(
+            f"the tf.function '{name}' has no input signature",
+            why="it could be traced for any shape and type",
+            remedy="Give it input_signature=[tf.TensorSpec(...), ...], or pass what "
+            "get_concrete_function(tf.TensorSpec(...), ...) returns.",
+        )
+    return trace(function, (), f"tf.function '{name}'")
+
+
+def trace(function: Any, specs: Sequence[Any], description: str) -> Any:
+    """`function.get_concrete_function(*specs)`.
+
+    Raises:
+        HintcError: the user's function raised.
+    """
+    try:
+        with quiet():
+            return function.get_concrete_function(*specs)
+    except Exception as error:  # noqa: BLE001  (the user's own code runs here)
+        raise HintcError(
+            f"the {description} cannot be traced",
+            why=f"{type(error).__name__}: " + " ".join(str(error).split())[:400],
+        ) from error

@@ -1,0 +1,40 @@
+"""SourceModel: what every kind of source becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hintc.graphdef import lift
+from hintc.ir import Module
+from hintc.source.endpoints import find_port
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """A frozen graph with its inputs and outputs.
+
+    Attributes:
+        graph_def: a GraphDef without variables. Nobody but hintc holds it.
+        inputs: tensor names in order, ``:0`` left out; each is a Placeholder.
+        outputs: tensor names in order, likewise.
+        keys: tensor name -> the name by which a signature or a Keras model knows it; empty for
+            sources that have no such names.
+        description: the source in a few words, for reports.
+    """
+
+    graph_def: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    description: str = "GraphDef"
+
+    def lift(self) -> Module:
+        """A fresh Module whose main graph has these inputs and outputs as args and results."""
+        module = lift(self.graph_def)
+        graph = module.graph
+        graph.args = [find_port(graph, name, "input").node for name in self.inputs]
+        for name in self.outputs:
+            graph.add_result(name, find_port(graph, name, "output"))
+        return module

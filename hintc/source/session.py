@@ -1,0 +1,60 @@
+"""A TensorFlow 1 Session, frozen: its variables' values become constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hintc.errors import HintcError
+from hintc.graphdef import lift
+from hintc.near import some
+from hintc.source.endpoints import find_port, guess_outputs
+from hintc.source.quiet import quiet
+
+
+def freeze_session(session: Any, outputs: Sequence[str] | None) -> tuple[Any, tuple[str, ...]]:
+    """The graph of a session with constants for variables, cut to its outputs.
+
+    Results of hinted calls are kept too, whether the outputs need them or not.
+
+    Args:
+        session: a `tf.compat.v1.Session` whose variables have values.
+        outputs: tensor names, or None to guess.
+
+    Returns:
+        The frozen GraphDef and the outputs.
+
+    Raises:
+        HintcError: outputs that are not there or not clear, variables without a value, or state
+            that cannot be frozen.
+    """
+    import tensorflow as tf
+
+    from hintc.authoring.find_outputs import find_all_hinted_output_nodes
+
+    graph_def = session.graph.as_graph_def(add_shapes=False)
+    graph = lift(graph_def).graph
+    names = tuple(outputs) if outputs is not None else guess_outputs(graph)
+    nodes = [find_port(graph, name, "output").node.name for name in names]
+    kept = list(dict.fromkeys([*nodes, *find_all_hinted_output_nodes(graph_def=graph_def)]))
+    try:
+        with quiet():
+            frozen = tf.compat.v1.graph_util.convert_variables_to_constants(
+                session, graph_def, kept
+            )
+    except tf.errors.FailedPreconditionError as error:
+        raise HintcError(
+            "a variable of the session has no value",
+            why=_first_line(error.message),
+            remedy="Run the initialisers, or restore a checkpoint, before converting.",
+        ) from error
+    except (ValueError, TypeError, RuntimeError, KeyError, tf.errors.OpError) as error:
+        raise HintcError(
+            f"the session cannot be frozen for {some(nodes)}", why=_first_line(str(error))
+        ) from error
+    return frozen, names
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:400] if lines else ""

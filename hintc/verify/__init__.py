@@ -1,0 +1,117 @@
+"""verify: the rules of the IR, one function each, and the error that lists all that are broken.
+
+A rule looks at one graph and yields what is wrong with it. What hintc cannot know is no problem:
+an op that nobody registered, a type that depends on the caller. Rules that need the definition of
+one of TensorFlow's ops ask its registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hintc.errors import VerifyError
+from hintc.ir import Function, Module
+from hintc.verify.calls import calls_match_signatures, functions_exist, scans_are_consistent
+from hintc.verify.definitions import (
+    attributes_match_definition,
+    operands_match_definition,
+    ports_exist,
+)
+from hintc.verify.scope import Rule, Scope, function_refs
+from hintc.verify.structure import (
+    acyclic,
+    arguments_and_results,
+    operands_agree_with_edges,
+    unique_names,
+)
+
+__all__ = ["RULES", "Problem", "Rule", "Scope", "problems", "verify"]
+
+RULES: tuple[Rule, ...] = (
+    unique_names,
+    operands_agree_with_edges,
+    acyclic,
+    arguments_and_results,
+    ports_exist,
+    operands_match_definition,
+    attributes_match_definition,
+    functions_exist,
+    calls_match_signatures,
+    scans_are_consistent,
+)
+"""All rules, in the order in which they are checked."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A breach of a rule.
+
+    Attributes:
+        rule: name of the rule's function, with hyphens.
+        function: the function whose body it is in, "" for the main graph.
+        node: name of the node, "" if it is about the whole graph.
+        what: one clause.
+    """
+
+    rule: str
+    function: str
+    node: str
+    what: str
+
+    def __str__(self) -> str:
+        place = f"function '{self.function}', " if self.function else ""
+        node = f"node '{self.node}': " if self.node else ""
+        return f"[{self.rule}] {place}{node}{self.what}"
+
+
+def verify(module: Module, *, bodies: bool = False) -> None:
+    """Check all rules.
+
+    Args:
+        module: what to check: its main graph, the bodies that were lifted, and what these call.
+        bodies: check every function of the library, also those that nothing reaches.
+
+    Raises:
+        VerifyError: rules are broken; it lists every problem, the first one as its head.
+    """
+    found = problems(module, bodies=bodies)
+    if found:
+        first = found[0]
+        place = f"function '{first.function}': " if first.function else ""
+        raise VerifyError(
+            f"{place}{first.what} [{first.rule}]", node=first.node or None, why=_more(found[1:])
+        )
+
+
+def _more(others: Sequence[Problem]) -> str | None:
+    return "\n  ".join([f"and {len(others)} more:", *map(str, others)]) if others else None
+
+
+def problems(module: Module, *, bodies: bool = False) -> list[Problem]:
+    """All breaches of all rules, by graph, rule and node; see `verify`."""
+    found: list[Problem] = []
+    waiting: list[Function | None] = [None]
+    waiting += [f for f in module.functions.values() if bodies or f.is_lifted]
+    seen = set(waiting)
+    for function in waiting:  # grows while it is walked
+        graph = module.graph if function is None else function.graph
+        scope = Scope(module, graph, function)
+        where = "" if function is None else function.name
+        for rule in RULES:
+            name = rule.__name__.replace("_", "-")
+            found += [Problem(name, where, node, what) for node, what in rule(scope)]
+        new = [f for f in _called(scope) if f not in seen]
+        seen.update(new)
+        waiting.extend(dict.fromkeys(new))
+    return found
+
+
+def _called(scope: Scope) -> Iterator[Function]:
+    functions = scope.module.functions
+    for node in scope.graph:
+        if node.op in functions:
+            yield functions[node.op]
+        for _, ref in function_refs(node):
+            if ref.name in functions:
+                yield functions[ref.name]

@@ -1,0 +1,26 @@
+"""The passes that come with hintc: one file each, the file's name is the pass's.
+
+They reach the core as any plug-in does: the entry point in the group ``hintc.passes`` names this
+package, and the registry imports its modules.
+"""
+
+# Calls first: what is inside a function is seen only when it is in line. Hints are collected
+# before loops are raised, because a hint says where a step begins and ends.
+DEFAULT_PIPELINE = ",".join(
+    (
+        "inline-functions",
+        "remove-training-nodes",
+        "fold-constants",
+        "collect-hints",
+        "raise-loops",
+        "reroll-chains",
+        "split-scans",
+        "fuse-lstm",
+        "fuse-rnn",
+        "fuse-hints",
+        "choose-form",
+        "inline-functions",
+        "fold-constants",
+        "eliminate-dead-code",
+    )
+)

@@ -1,0 +1,1 @@
+"""Recognising recurrent cells by their maths: algebra, evaluation of a step, fusing a Scan."""

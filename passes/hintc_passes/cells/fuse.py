@@ -1,0 +1,181 @@
+"""Annotates Scans with the fused op whose maths their body is: what the fuse passes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from hintc.graphdef.shapes import infer_shapes
+from hintc.ir import (
+    SCAN,
+    AttributeValue,
+    DType,
+    Fusion,
+    Module,
+    Node,
+    Port,
+    Scan,
+    Shape,
+    Tensor,
+)
+from hintc.ir.scan import dtype_of
+from hintc.remark import PassReport
+from hintc_passes.cells.algebra import Affine, Matrix, Opaque
+from hintc_passes.cells.constants import constant_value
+from hintc_passes.cells.difference import Difference
+from hintc_passes.cells.proof import check_step
+from hintc_passes.cells.recognised import Kernel
+from hintc_passes.cells.step import Result, Step, UnknownWidthError, symbol
+
+
+def fuse_scans(module: Module, kernel: Kernel) -> PassReport:
+    """Match every Scan that carries as many states as the kernel and has no fusion; annotate."""
+    report = PassReport()
+    for graph in list(module.graphs()):
+        found = [(node, Scan.of(node)) for node in graph if node.op == SCAN]
+        found = [(n, s) for n, s in found if s.fusion is None and len(s.states) == kernel.states]
+        shapes = infer_shapes(module, graph, [p for _, s in found for p in (*s.xs, *s.states)])
+        for node, scan in found:
+            try:
+                report.fused("cell", node.name, _fuse(module, node, scan, shapes, kernel))
+                report.count("fused")
+            except Difference as difference:
+                report.refused(
+                    difference.code,
+                    node.name,
+                    _sentence(scan, difference),
+                    _remedy(scan, difference),
+                )
+    return report
+
+
+def _sentence(scan: Scan, difference: Difference) -> str:
+    hinted = f"hinted as {scan.hint}, but " if scan.hint else ""
+    return f"{hinted}{difference.reason}."
+
+
+def _remedy(scan: Scan, difference: Difference) -> str:
+    varying = [str(port) for port in scan.invariants if constant_value(port) is None]
+    if difference.remedy or not varying:
+        return difference.remedy
+    return f"The step reads '{varying[0]}', which is not constant; weights must be frozen."
+
+
+def _fuse(
+    module: Module, node: Node, scan: Scan, shapes: Mapping[Port, Shape], kernel: Kernel
+) -> str:
+    """Annotate one Scan; returns the sentence for the remark.
+
+    Raises:
+        Difference: the step is not the kernel's cell.
+    """
+    _require_float(scan)
+    values = _normal_form(module, scan, shapes)
+    split = len(scan.states)
+    cell = kernel.match(values[:split], values[split:])
+    sequence, *_ = kernel.op.slot_names
+    refusals = kernel.op.refusals([sequence, *cell.weights, *cell.states], cell.attributes)
+    if refusals:
+        raise Difference("kernel-limit", "; ".join(refusals))
+    check_step(module, scan, shapes, kernel, cell)
+    scan = _read_forward(module, node, scan)
+    operands = {sequence: scan.xs[cell.x]}
+    for slot, array in cell.weights.items():
+        operands[slot] = _constant(node, slot, array)
+    operands.update({slot: scan.states[at] for slot, at in cell.states.items()})
+    results = (*cell.final, *("output" for _ in scan.reverse_ys))
+    fusion = Fusion(kernel.op.name, operands, results, cell.attributes)
+    scan.with_fusion(fusion).write_to(module, node)
+    return f"{cell.description}: {kernel.op.name}."
+
+
+def _require_float(scan: Scan) -> None:
+    for port in (*scan.xs, *scan.states):
+        if dtype_of(port) is not DType.FLOAT:
+            raise Difference(
+                "not-float32",
+                f"it computes in {dtype_of(port).name.lower()}, the kernel in float32",
+                "Export the model in float32.",
+            )
+
+
+def _normal_form(module: Module, scan: Scan, shapes: Mapping[Port, Shape]) -> list[Result]:
+    invariants = [constant_value(port) for port in scan.invariants]
+    arguments: list[Result | None] = [
+        (Affine.of(Opaque("the time index", "t", 0, 0, 1)),),
+        *(_symbol("x", i, shapes.get(port)) for i, port in enumerate(scan.xs)),
+        *(_symbol("state", i, shapes.get(port)) for i, port in enumerate(scan.states)),
+        *(
+            symbol("invariant", i, 1) if value is None else value
+            for i, value in enumerate(invariants)
+        ),
+    ]
+    try:
+        return Step(module, arguments).run(scan.body_function(module).graph)
+    except UnknownWidthError as unknown:
+        raise Difference(
+            "unknown-width",
+            f"the number of features of the step's argument '{unknown}' is not known",
+            "Give the model's inputs a static last dimension.",
+        ) from None
+
+
+def _symbol(kind: str, index: int, shape: Shape | None) -> Result | None:
+    dims = shape.dims if shape is not None else None
+    rank = 3 if kind == "x" else 2
+    if dims is None or len(dims) != rank or dims[-1] < 1:
+        return None
+    return symbol(kind, index, dims[-1])
+
+
+def _read_forward(module: Module, node: Node, scan: Scan) -> Scan:
+    """The same recurrence with its reversals outside of it: kernels only run forward."""
+    if not any((*scan.reverse_xs, *scan.reverse_ys)):
+        return scan
+    xs = tuple(
+        _reversed(node, x) if backwards else x
+        for x, backwards in zip(scan.xs, scan.reverse_xs, strict=True)
+    )
+    for at, backwards in enumerate(scan.reverse_ys):
+        y = Port(node, len(scan.states) + at)
+        readers = node.graph.uses(y) if backwards else []
+        if readers:
+            flipped = _reversed(node, y)
+            for use in readers:
+                node.graph.set_operand(use.node, use.slot, flipped)
+    forward = replace(
+        scan,
+        xs=xs,
+        reverse_xs=(False,) * len(xs),
+        reverse_ys=(False,) * len(scan.reverse_ys),
+    )
+    forward.write_to(module, node)
+    return forward
+
+
+def _reversed(node: Node, sequence: Port) -> Port:
+    axis = node.graph.add(
+        "Const",
+        (),
+        {"dtype": DType.INT32, "value": Tensor.of([0], DType.INT32)},
+        name=f"{node.name}/reverse/axis",
+        origin=(node.name,),
+    )
+    return Port(
+        node.graph.add(
+            "ReverseV2",
+            [sequence, axis],
+            {"T": dtype_of(sequence), "Tidx": DType.INT32},
+            name=f"{node.name}/reverse",
+            origin=(node.name,),
+        )
+    )
+
+
+def _constant(node: Node, slot: str, array: Matrix) -> Port:
+    tensor = Tensor.of(np.ascontiguousarray(array, np.float32))
+    attributes: dict[str, AttributeValue] = {"dtype": DType.FLOAT, "value": tensor}
+    name = f"{node.name}/{slot}"
+    return Port(node.graph.add("Const", (), attributes, name=name, origin=(node.name,)))

@@ -1,0 +1,377 @@
+"""Evaluates the body of a Scan to the normal form of `algebra`.
+
+Ops that the algebra does not know become opaque atoms that remember their op and node, so that a
+refusal can name the first thing that is not part of a cell's maths. Nothing here decides what a
+cell is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from hintc.ir import ARG, Array, FunctionRef, Graph, Module, Node, Port, Tensor
+from hintc_passes.cells.algebra import (
+    Affine,
+    Opaque,
+    Symbol,
+    Unary,
+    Value,
+    blockwise,
+    clip,
+    matmul,
+    product,
+    slice_columns,
+    width_of,
+)
+
+Result: TypeAlias = Value | Array
+"""A value of shape ``[batch, n]``, or a constant of any shape."""
+
+
+class UnknownWidthError(Exception):
+    """A symbol's number of columns is not known, so its maths cannot be written down."""
+
+
+@dataclass
+class Step:
+    """Values of one body.
+
+    Args:
+        module: where functions called by the body are.
+        arguments: for every argument of the body its value; None where its width is not known.
+    """
+
+    module: Module
+    arguments: Sequence[Result | None]
+    _known: dict[Port, Result] = field(default_factory=dict)
+    _scope: str = ""
+
+    def run(self, graph: Graph) -> list[Result]:
+        """Values of the body's results, in order.
+
+        Raises:
+            UnknownWidthError: a result depends on an argument whose width is not known.
+        """
+        needed = _cone(graph)
+        for node in graph.topological():
+            if node in needed:
+                self._visit(node, graph)
+        return [self._known[r.operands[0]] for r in graph.results]
+
+    def _visit(self, node: Node, graph: Graph) -> None:
+        if node.op == ARG:
+            value = self.arguments[graph.args.index(node)]
+            if value is None:
+                raise UnknownWidthError(node.name)
+            self._known[Port(node)] = value
+            return
+        operands = [self._known[p] for p in node.operands]
+        results = self._call(node, operands) if _is_call(node) else _evaluate(node, operands)
+        if results is None:
+            count = max((p.index for p in _ports_read(node)), default=0) + 1
+            results = [self._opaque(node, i, operands) for i in range(count)]
+        for index, result in enumerate(results):
+            self._known[Port(node, index)] = result
+
+    def _call(self, node: Node, operands: list[Result]) -> list[Result] | None:
+        ref = node.attributes["f"]
+        assert isinstance(ref, FunctionRef)
+        inner = Step(self.module, operands, _scope=f"{self._scope}{node.name}/")
+        return inner.run(self.module.function(ref.name, node=node).graph)
+
+    def _opaque(self, node: Node, result: int, operands: list[Result]) -> Value:
+        widths = [width_of(o) for o in operands if isinstance(o, tuple)]
+        width = max(widths, default=1)
+        return (Affine.of(Opaque(node.op, self._scope + node.name, result, 0, width)),)
+
+
+def _cone(graph: Graph) -> set[Node]:
+    seen: set[Node] = set()
+    stack = [r.operands[0].node for r in graph.results]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(p.node for p in node.operands)
+    return seen
+
+
+def _ports_read(node: Node) -> list[Port]:
+    return [use.node.operands[use.slot] for use in node.graph.uses(node)]
+
+
+def _is_call(node: Node) -> bool:
+    return node.op in ("PartitionedCall", "StatefulPartitionedCall")
+
+
+def _evaluate(node: Node, operands: list[Result]) -> list[Result] | None:
+    if node.op == "Const":
+        tensor = node.attributes["value"]
+        assert isinstance(tensor, Tensor)
+        return [tensor.array]
+    rule = _RULES.get(node.op)
+    return None if rule is None else rule(node, operands)
+
+
+def symbol(kind: str, index: int, width: int) -> Value:
+    """A whole argument as a value."""
+    return (Affine.of(Symbol(kind, index, 0, width)),)
+
+
+# -- rules: (node, operands) -> results, or None where the algebra does not apply ------------------
+
+
+def _pass_through(node: Node, operands: list[Result]) -> list[Result] | None:
+    return [operands[0]]
+
+
+def _matmul(node: Node, operands: list[Result]) -> list[Result] | None:
+    a, b = operands
+    flag = node.attributes.get
+    if isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or b.ndim != 2:
+        return None
+    if flag("transpose_a") or flag("adj_x"):
+        return None
+    matrix = b.T if flag("transpose_b") or flag("adj_y") else b
+    if matrix.dtype != np.float32 or matrix.shape[0] != width_of(a):
+        return None
+    return [matmul(a, np.ascontiguousarray(matrix))]
+
+
+def _row(constant: Array, width: int) -> Array | None:
+    """A constant that broadcasts over the batch, as one row of `width` entries."""
+    if constant.dtype != np.float32 or constant.ndim > 2:
+        return None
+    if constant.ndim == 2 and constant.shape[0] != 1:
+        return None
+    flat = constant.reshape(-1)
+    if flat.size not in (1, width):
+        return None
+    return np.broadcast_to(flat, (width,))
+
+
+def _as_values(operands: Sequence[Result]) -> list[Value] | None:
+    """Operands of an element-wise op as values of one width; None if they do not broadcast."""
+    widths = {width_of(o) for o in operands if isinstance(o, tuple)}
+    if len(widths) != 1:
+        return None
+    width = widths.pop()
+    values: list[Value] = []
+    for operand in operands:
+        if isinstance(operand, tuple):
+            values.append(operand)
+            continue
+        row = _row(operand, width)
+        if row is None:
+            return None
+        values.append((Affine.constant(row),))
+    return values
+
+
+def _elementwise(function: Callable[..., Affine]) -> Rule:
+    def rule(node: Node, operands: list[Result]) -> list[Result] | None:
+        values = _as_values(operands)
+        return None if values is None else [blockwise(function, *values)]
+
+    return rule
+
+
+def _unary(node: Node, operands: list[Result]) -> list[Result] | None:
+    (value,) = operands
+    if isinstance(value, np.ndarray):
+        return None
+    return [blockwise(lambda block: Affine.of(Unary(node.op, block)), value)]
+
+
+def _relu(node: Node, operands: list[Result]) -> list[Result] | None:
+    high = 6.0 if node.op == "Relu6" else np.inf
+    (value,) = operands
+    if isinstance(value, np.ndarray):
+        return None
+    return [blockwise(lambda block: clip(block, 0.0, high), value)]
+
+
+def _negative(value: Affine) -> Affine:
+    return value.scaled(np.full(value.width, -1, np.float32))
+
+
+def _subtract(a: Affine, b: Affine) -> Affine:
+    return a + _negative(b)
+
+
+def _bound(node: Node, operands: list[Result]) -> list[Result] | None:
+    a, b = operands
+    if isinstance(a, np.ndarray):
+        a, b = b, a
+    if isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or b.size != 1:
+        return None
+    at = float(b.reshape(()))
+    low, high = (-np.inf, at) if node.op == "Minimum" else (at, np.inf)
+    return [blockwise(lambda block: clip(block, low, high), a)]
+
+
+def _clip_by_value(node: Node, operands: list[Result]) -> list[Result] | None:
+    value, low, high = operands
+    if isinstance(value, np.ndarray) or not isinstance(low, np.ndarray) or low.size != 1:
+        return None
+    if not isinstance(high, np.ndarray) or high.size != 1:
+        return None
+    bounds = float(low.reshape(())), float(high.reshape(()))
+    return [blockwise(lambda block: clip(block, *bounds), value)]
+
+
+def _concat(node: Node, operands: list[Result]) -> list[Result] | None:
+    *parts, axis = operands
+    if not isinstance(axis, np.ndarray):
+        return None
+    if all(isinstance(p, np.ndarray) for p in parts):
+        return [np.concatenate([np.asarray(p) for p in parts], int(axis))]
+    if int(axis) not in (1, -1):
+        return None
+    joined: Value = ()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            return None
+        joined += part
+    return [joined]
+
+
+def _split(node: Node, operands: list[Result]) -> list[Result] | None:
+    axis, value = operands
+    count = node.attributes.get("num_split")
+    if not isinstance(axis, np.ndarray) or not isinstance(count, int):
+        return None
+    if isinstance(value, np.ndarray):
+        return list(np.split(value, count, int(axis)))
+    width = width_of(value)
+    if int(axis) not in (1, -1) or width % count:
+        return None
+    return _cut(value, [width // count] * count)
+
+
+def _split_v(node: Node, operands: list[Result]) -> list[Result] | None:
+    value, sizes, axis = operands
+    if isinstance(value, np.ndarray) or not isinstance(sizes, np.ndarray):
+        return None
+    if not isinstance(axis, np.ndarray) or int(axis) not in (1, -1):
+        return None
+    known = [int(s) for s in sizes]
+    if known.count(-1) == 1:
+        known[known.index(-1)] = width_of(value) - sum(s for s in known if s >= 0)
+    return _cut(value, known) if sum(known) == width_of(value) else None
+
+
+def _cut(value: Value, widths: Sequence[int]) -> list[Result]:
+    edges = np.cumsum([0, *widths])
+    return [slice_columns(value, int(low), int(high)) for low, high in itertools.pairwise(edges)]
+
+
+def _slice(node: Node, operands: list[Result]) -> list[Result] | None:
+    value, begin, size = operands
+    if not isinstance(begin, np.ndarray) or not isinstance(size, np.ndarray):
+        return None
+    if isinstance(value, np.ndarray):
+        ends = [None if n == -1 else b + n for b, n in zip(begin, size, strict=True)]
+        return [value[tuple(slice(b, e) for b, e in zip(begin, ends, strict=True))]]
+    if begin.shape != (2,):
+        return None
+    if begin[0] != 0 or size[0] != -1:
+        return None
+    start = int(begin[1])
+    stop = width_of(value) if size[1] == -1 else start + int(size[1])
+    return [slice_columns(value, start, stop)]
+
+
+def _strided_slice(node: Node, operands: list[Result]) -> list[Result] | None:
+    value, *bounds = operands
+    arrays = [b for b in bounds if isinstance(b, np.ndarray)]
+    if len(arrays) != 3 or any(_mask(node, name) for name in ("ellipsis", "new_axis")):
+        return None
+    index = _index(node, *arrays)
+    if isinstance(value, np.ndarray):
+        return [value[index]]
+    if len(index) != 2 or index[0] != slice(None) or not isinstance(index[1], slice):
+        return None
+    start, stop, step = index[1].indices(width_of(value))
+    return [slice_columns(value, start, max(start, stop))] if step == 1 else None
+
+
+def _mask(node: Node, name: str) -> int:
+    mask = node.attributes.get(f"{name}_mask", 0)
+    return mask if isinstance(mask, int) else 0
+
+
+def _index(node: Node, begin: Array, end: Array, strides: Array) -> tuple[slice | int, ...]:
+    """The NumPy index of a StridedSlice; a full axis is ``slice(None)``."""
+    index: list[slice | int] = []
+    for axis, (low, high, step) in enumerate(zip(begin, end, strides, strict=True)):
+        bit = 1 << axis
+        if _mask(node, "shrink_axis") & bit:
+            index.append(int(low))
+            continue
+        start = None if _mask(node, "begin") & bit else int(low)
+        stop = None if _mask(node, "end") & bit else int(high)
+        index.append(slice(start, stop, None if step == 1 else int(step)))
+    return tuple(index)
+
+
+def _add_n(node: Node, operands: list[Result]) -> list[Result] | None:
+    values = _as_values(operands)
+    if values is None:
+        return None
+    return [blockwise(lambda *blocks: sum(blocks[1:], start=blocks[0]), *values)]
+
+
+def _fold(function: Callable[..., Array]) -> Rule:
+    """A rule for ops that the algebra only computes on constants."""
+
+    def rule(node: Node, operands: list[Result]) -> list[Result] | None:
+        if not all(isinstance(o, np.ndarray) for o in operands):
+            return None
+        return [np.asarray(function(*operands))]
+
+    return rule
+
+
+def _folding(function: Callable[..., Array], rule: Rule) -> Rule:
+    """`rule`, but NumPy's `function` where all operands are constants."""
+    folded = _fold(function)
+
+    def either(node: Node, operands: list[Result]) -> list[Result] | None:
+        return folded(node, operands) or rule(node, operands)
+
+    return either
+
+
+Rule: TypeAlias = Callable[[Node, list[Result]], list[Result] | None]
+
+_add = _folding(np.add, _elementwise(lambda a, b: a + b))
+_RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(
+        ("Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot"), _pass_through
+    ),
+    "MatMul": _matmul,
+    "BatchMatMulV2": _matmul,
+    "Add": _add,
+    "AddV2": _add,
+    "BiasAdd": _add,
+    "AddN": _add_n,
+    "Sub": _folding(np.subtract, _elementwise(_subtract)),
+    "Neg": _folding(np.negative, _elementwise(_negative)),
+    "Mul": _folding(np.multiply, _elementwise(product)),
+    **dict.fromkeys(("Sigmoid", "Tanh", "Elu", "Selu", "Softplus", "Softsign", "Exp"), _unary),
+    **dict.fromkeys(("Relu", "Relu6"), _relu),
+    **dict.fromkeys(("Minimum", "Maximum"), _bound),
+    "ClipByValue": _clip_by_value,
+    "ConcatV2": _concat,
+    "Split": _split,
+    "SplitV": _split_v,
+    "Slice": _slice,
+    "StridedSlice": _strided_slice,
+    "Transpose": _fold(np.transpose),
+}

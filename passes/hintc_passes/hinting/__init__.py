@@ -1,0 +1,1 @@
+"""What the passes on hints share: where a hinted call lies, and how it becomes one node."""

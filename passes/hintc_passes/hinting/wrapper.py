@@ -1,0 +1,121 @@
+"""Hints of level 2 and above: they say how the calls inside a loop connect, then they go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hintc.hints import HintCall, hint_call_record, strip_hint
+from hintc.ir import FunctionRef, Graph, Module, Node, Port
+from hintc.remark import PassReport
+
+_REFERENCES = ("f", "body", "cond", "then_branch", "else_branch", "branches")
+
+# list of the mappings -> (key of the child's index, which child, which side of it)
+_CHECKED = (
+    ("parent_first_child_input", "first_child_ophint_input_index", 0, "inputs"),
+    ("parent_last_child_output", "child_output_index", -1, "outputs"),
+)
+
+Indices = dict[str, list[int]]
+
+
+def referenced_functions(module: Module, node: Node) -> list[str]:
+    """Names of the library functions that a node calls."""
+    found = [node.op] if node.op in module.functions else []
+    for key in _REFERENCES:
+        if key in node.attributes:
+            value = node.attributes[key]
+            for ref in value if isinstance(value, tuple) else (value,):
+                if isinstance(ref, FunctionRef) and ref.name in module.functions:
+                    found.append(ref.name)
+    return found
+
+
+def dissolve(
+    module: Module,
+    graph: Graph,
+    wrapper: HintCall,
+    interior: Sequence[Node],
+    calls: Sequence[HintCall],
+    report: PassReport,
+) -> None:
+    """Remove a wrapper's hint nodes; check what it said about its children against them.
+
+    Args:
+        module, graph: where it is.
+        wrapper: of level 2 or above.
+        interior: what lies in it, in topological order.
+        calls: the open calls of the same graph.
+        report: gets a remark that names the children, and one if the mappings do not fit.
+    """
+    children = [*_inner_calls(module, interior), *_own_calls(interior, calls)]
+    name = wrapper.outputs[0].members[0].name if wrapper.outputs else wrapper.nodes[0].name
+    found = ", ".join(f"'{function}'" for function, _ in children) or "no hinted call"
+    report.note("wrapper-dissolved", name,
+                f"The hint '{wrapper.function}' of level {wrapper.level} wraps {found}.")
+    problem = _mismatch(wrapper, [indices for _, indices in children])
+    if problem:
+        report.note("wrapper-mapping", name,
+                    f"The hint '{wrapper.function}' {problem}; the graph's own edges are used.")
+    remove_identities(graph, wrapper.nodes)
+
+
+def remove_identities(graph: Graph, nodes: Sequence[Node]) -> None:
+    """Let readers of hint nodes read what those read.
+
+    A node that nothing needs goes; in a graph without declared results an output's node stays,
+    for it may be what the user asks for.
+    """
+    for node in nodes:
+        is_output = "_tflite_function_output_index" in node.attributes
+        strip_hint(node)
+        if not node.controls:
+            graph.replace_uses(Port(node), node.operands[0])
+        if not graph.is_used(node) and (graph.results or not is_output):
+            graph.remove(node)
+
+
+def _inner_calls(module: Module, interior: Sequence[Node]) -> Iterator[tuple[str, Indices]]:
+    """Collected calls in the functions that the interior calls: name and indices."""
+    seen: set[str] = set()
+    todo = [name for node in reversed(interior) for name in referenced_functions(module, node)]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in module.functions[name].graph.topological():
+            record = hint_call_record(module, node)
+            if record is not None:
+                yield record.function, {
+                    "inputs": [i for i, _ in record.inputs if i >= 0],
+                    "outputs": [i for i, _ in record.outputs],
+                }
+            else:
+                todo.extend(referenced_functions(module, node))
+
+
+def _own_calls(
+    interior: Sequence[Node], calls: Sequence[HintCall]
+) -> Iterator[tuple[str, Indices]]:
+    inside = set(interior)
+    for call in calls:
+        if call.level == 1 and any(n in inside for n in call.nodes):
+            yield call.function, {
+                "inputs": [a.index for a in call.inputs],
+                "outputs": [a.index for a in call.outputs],
+            }
+
+
+def _mismatch(wrapper: HintCall, children: Sequence[Indices]) -> str:
+    """Why the mappings of a wrapper do not fit its children; "" if they do."""
+    if not children:
+        return "has no children, yet its level says so"
+    for key, child_key, which, side in _CHECKED:
+        entries: Any = wrapper.mappings.get(key, ())
+        for entry in entries if isinstance(entries, list) else ():
+            index = entry.get(child_key, -1) if isinstance(entry, dict) else -1
+            if index != -1 and index not in children[which][side]:
+                return f"maps to {side[:-1]} {index} of a child that has none"
+    return ""

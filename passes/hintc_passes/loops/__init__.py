@@ -1,0 +1,1 @@
+"""What the recurrence passes share: loops as variables, trip counts, step functions."""

@@ -1,0 +1,65 @@
+"""raise-loops: functional loops that step through time become Scans.
+
+Recognises While and StatelessWhile whose condition is ``index < bound`` (several joined by And),
+where each variable of the loop is an index that counts 0, 1, 2, …, a TensorList read or written
+at the index, a value that never changes, or a carried state. The lists disappear: the Scan reads
+the tensor behind a list and gives the stacked rows.
+
+Refuses, with a remark, and leaves the loop alone: loops whose number of steps is not known when
+they start, lists used in any other way, side effects, states that change their shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hintc.graphdef.shapes import functions_used
+from hintc.ir import Graph, Module, Node
+from hintc.registry import register
+from hintc.remark import PassReport
+from hintc.rewrite import Pass
+from hintc_passes.loops.raising import raise_loop
+from hintc_passes.loops.refusal import Refusal
+from hintc_passes.loops.while_loop import OPS, WhileLoop
+
+
+@register
+@dataclass(frozen=True)
+class RaiseLoops(Pass):
+    """Turn loops over time into Scans."""
+
+    name: ClassVar[str] = "raise-loops"
+
+    def run(self, module: Module) -> PassReport:
+        """Raise every loop that the main graph reaches, inner loops first."""
+        report = PassReport()
+        for graph in inner_first(module):
+            for node in graph.topological():
+                if node.op in OPS:
+                    self._raise(module, graph, node, report)
+        return report
+
+    def _raise(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
+        name = node.name
+        try:
+            raise_loop(module, WhileLoop.of(module, graph, node))
+        except Refusal as refusal:
+            report.refused(refusal.code, name, refusal.reason, refusal.remedy)
+        else:
+            report.count("raised")
+
+
+def inner_first(module: Module) -> Iterator[Graph]:
+    """The bodies of all functions that the main graph reaches, callees first; then itself."""
+    seen: set[str] = set()
+
+    def walk(graph: Graph) -> Iterator[Graph]:
+        for name in functions_used(module, graph):
+            if name in module.functions and name not in seen:
+                seen.add(name)
+                yield from walk(module.functions[name].graph)
+        yield graph
+
+    yield from walk(module.graph)

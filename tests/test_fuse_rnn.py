@@ -1,0 +1,87 @@
+"""fuse-rnn: spellings of the simple recurrent cell, and what must be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hintc.ir import Scan, Tensor
+from hintc_passes.fuse_rnn import FuseRnn
+from tests.scan_builder import scan_module
+
+INPUTS, N = 5, 8
+RANDOM = np.random.default_rng(4)
+K = RANDOM.standard_normal((INPUTS, N)).astype(np.float32) * np.float32(0.4)
+R = RANDOM.standard_normal((N, N)).astype(np.float32) * np.float32(0.4)
+B = RANDOM.standard_normal(N).astype(np.float32)
+
+
+def fuse(step: Callable[..., Any], *weights: Any) -> tuple[Any, Any]:
+    module, node = scan_module(step, weights=weights, states=(N,))
+    report = FuseRnn().run(module)
+    return Scan.of(node).fusion, report
+
+
+def basic(act: Callable[..., Any]) -> Callable[..., Any]:
+    def step(t: Any, x: Any, h: Any, k: Any, b: Any) -> Any:
+        h = act(tf.nn.bias_add(tf.concat([x, h], 1) @ k, b))
+        return h, h
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("act", "name"),
+    [(tf.tanh, "TANH"), (tf.nn.relu, "RELU"), (tf.nn.relu6, "RELU6"), (tf.identity, "NONE")],
+)
+def test_basic_cell(act: Callable[..., Any], name: str) -> None:
+    fusion, report = fuse(basic(act), np.concatenate([K, R]), B)
+    assert fusion is not None, report.remarks
+    assert fusion.op == "UNIDIRECTIONAL_SEQUENCE_RNN"
+    assert fusion.attributes["activation"] == name
+    for slot, wanted in (("input_weights", K.T), ("recurrent_weights", R.T), ("bias", B)):
+        value = fusion.operands[slot].node.attributes["value"]
+        assert isinstance(value, Tensor)
+        np.testing.assert_array_equal(value.array, wanted)
+    assert fusion.results == ("final_hidden_state", "output")
+
+
+def test_keras_cell_without_bias() -> None:
+    def step(t: Any, x: Any, h: Any, k: Any, r: Any) -> Any:
+        h = tf.tanh(x @ k + h @ r)
+        return h, h
+
+    fusion, report = fuse(step, K, R)
+    assert fusion is not None, report.remarks
+    value = fusion.operands["bias"].node.attributes["value"]
+    assert isinstance(value, Tensor)
+    assert not value.array.any()
+
+
+def test_other_activations_are_refused() -> None:
+    fusion, report = fuse(basic(tf.sigmoid), np.concatenate([K, R]), B)
+    assert fusion is None
+    assert [r.code for r in report.remarks] == ["cell-activation"]
+
+
+def test_an_output_that_is_not_the_state_is_refused() -> None:
+    def step(t: Any, x: Any, h: Any, k: Any, r: Any) -> Any:
+        h = tf.tanh(x @ k + h @ r)
+        return h, h + x @ k
+
+    fusion, report = fuse(step, K, R)
+    assert fusion is None
+    assert [r.code for r in report.remarks] == ["output-is-not-h"]
+
+
+def test_an_old_state_as_output_is_refused() -> None:
+    def step(t: Any, x: Any, h: Any, k: Any, r: Any) -> Any:
+        return tf.tanh(x @ k + h @ r), h
+
+    fusion, report = fuse(step, K, R)
+    assert fusion is None
+    assert [r.code for r in report.remarks] == ["output-is-not-h"]
