@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -319,7 +319,7 @@ def convert_all(graph_def: Any, digits: Digits, out: Path) -> list[Row]:
         contents=node_count(graph_def),
     )
     rows = [reference]
-    variants = (
+    variants: tuple[tuple[str, str, Literal["dynamic"] | None, float], ...] = (
         ("hintc, float", "mnist_lstm.tflite", None, FLOAT_TOLERANCE),
         ("hintc, int8 weights", "mnist_lstm_int8.tflite", "dynamic", DYNAMIC_TOLERANCE),
     )

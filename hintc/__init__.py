@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hintc.pipeline import PassPipeline
     from hintc.registry import register
     from hintc.rewrite import Pass, RewritePass
-    from hintc.tflite import legalize
+    from hintc.tflite.legalize import legalize
     from hintc.verify import verify
     from hintc.viz import Dump
 
@@ -102,7 +102,7 @@ _HOME = {
         "pipeline": ("PassPipeline",),
         "registry": ("register",),
         "rewrite": ("Pass", "RewritePass"),
-        "tflite": ("legalize",),
+        "tflite.legalize": ("legalize",),
         "verify": ("verify",),
         "viz": ("Dump",),
     }.items()

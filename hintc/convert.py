@@ -137,14 +137,15 @@ def compile(
         EquivalenceError: `check` found an error above the tolerance (`TOLERANCES`).
     """
     _check_options(form, optimize_for, target, state)
+    feeds = _feeds(check)
     options = {"form": form, "optimize_for": optimize_for, "target": target, "state": state}
     steps = _with_options(_pipeline(pipeline), options)
     compiled = _compile(
         lambda: read_source(source, inputs, outputs, signature), steps, instruments, verify_each
     )
-    if _wants_check(check):
+    if feeds:
         with _timed(compiled.report, "check"):
-            _compare(compiled.source, compiled.graph_def, check, compiled.report, None, state)
+            _compare(compiled.source, compiled.graph_def, feeds, compiled.report, None, state)
     return compiled
 
 
@@ -194,6 +195,7 @@ def convert(
         EquivalenceError: see `compile`.
     """
     _check_options(form, optimize_for, target, state)
+    feeds = _feeds(check)
     weights = _check_quantization(quantize, keep_float, io_dtype, representative_dataset)
     options = {
         "form": form,
@@ -209,7 +211,7 @@ def convert(
     report = compiled.report
     with _timed(report, "convert"):
         legalized = to_tflite_model(
-            compiled.graph_def,
+            _without_hints(compiled.graph_def),
             compiled.inputs,
             compiled.outputs,
             quantize=weights,
@@ -219,9 +221,9 @@ def convert(
     report.operators = dict(op_counts(legalized.tflite).most_common())
     report.sizes["tflite"] = len(legalized.tflite)
     report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
-    if _wants_check(check):
+    if feeds:
         with _timed(report, "check"):
-            _compare(compiled.source, legalized.tflite, check, report, quantize, state)
+            _compare(compiled.source, legalized.tflite, feeds, report, quantize, state)
     return Converted(
         legalized.tflite, compiled.graph_def, report, compiled.inputs, compiled.outputs
     )
@@ -250,6 +252,23 @@ def _compile(
     report.ops_after = count_graph_def_ops(graph_def)
     report.sizes["lowered"] = graph_def.ByteSize()
     return Compiled(graph_def, module, report, source.inputs, source.outputs, source)
+
+
+def _without_hints(graph_def: Any) -> Any:
+    """The graph without the attributes of hints that no pass has replaced.
+
+    TensorFlow's converter makes a dynamic batch 1 as soon as it sees one of them (lite.py,
+    `_is_unknown_shapes_allowed`).
+    """
+    marks = "_tflite_"
+    if not any(key.startswith(marks) for node in graph_def.node for key in node.attr):
+        return graph_def
+    plain = type(graph_def)()
+    plain.CopyFrom(graph_def)
+    for node in plain.node:
+        for key in [key for key in node.attr if key.startswith(marks)]:
+            del node.attr[key]
+    return plain
 
 
 @contextmanager
@@ -318,25 +337,35 @@ def _with_options(pipeline: PassPipeline, options: Mapping[str, Any]) -> PassPip
     return pipeline
 
 
-def _wants_check(check: Check) -> bool:
-    return check is not None and check is not False
+def _feeds(check: Any) -> list[Mapping[str, Any] | None]:
+    """What to compare on: nothing, made-up feeds ([None]) or the user's."""
+    if check is None or check is False:
+        return []
+    if check is True:
+        return [None]
+    feeds = [check] if isinstance(check, Mapping) else check
+    if not isinstance(feeds, (list, tuple)) or not all(isinstance(f, Mapping) for f in feeds):
+        raise HintcError(
+            f"check is a {type(check).__name__}",
+            remedy="Give True, a mapping of input names to arrays, or a list of such mappings.",
+        )
+    return list(feeds)
 
 
 def _compare(
     source: SourceModel,
     result: Any,
-    check: Check,
+    feeds: Sequence[Mapping[str, Any] | None],
     report: Report,
     quantize: str | None,
     state: StateMode,
 ) -> None:
-    """Runs both and raises if they differ; the errors go into the report in any case."""
+    """Runs both and raises if they differ; the largest errors go into the report."""
     rtol, atol = TOLERANCES[quantize]
     report.tolerance = (rtol, atol)
-    feeds = None if check is True else _feeds(check)
     # A model whose state persists agrees on its first invoke only, each feed on a new instance.
     once = state == "persist" and isinstance(result, bytes)
-    for feed in feeds if once and feeds else [feeds]:
+    for feed in feeds:
         found: EquivalenceReport = check_equivalence(
             source.graph_def,
             result,
@@ -351,13 +380,3 @@ def _compare(
         for name, error in found.max_error.items():
             report.errors[name] = max(report.errors.get(name, 0.0), error)
         found.raise_if_failed()
-
-
-def _feeds(check: Any) -> list[Mapping[str, Any]]:
-    feeds = [check] if isinstance(check, Mapping) else list(check)
-    if not feeds or not all(isinstance(feed, Mapping) for feed in feeds):
-        raise HintcError(
-            "check is neither True nor feeds",
-            remedy="Give True, a mapping of input names to arrays, or a list of such mappings.",
-        )
-    return feeds

@@ -144,7 +144,7 @@ def test_constants_are_typed_and_on_every_node_of_the_call() -> None:
         np.testing.assert_array_equal(tf.make_ndarray(got["_tflite_attr_pads"].tensor), [1, 2])
 
 
-@pytest.mark.parametrize("value", [None, object(), {"a": 1}, 2**63, [object()], 1j])
+@pytest.mark.parametrize("value", [None, object(), {"a": 1}, 2**63, [object()], 1j, 1e300])
 def test_constants_of_other_types_are_refused(value: object) -> None:
     with pytest.raises(HintError, match=r"'conv'.*'bad'"):
         OpHint("conv", bad=value)
@@ -276,6 +276,12 @@ def test_an_eager_tensor_in_a_plain_graph_is_refused() -> None:
     eager = tf.constant(1.0)
     with tf.Graph().as_default(), pytest.raises(HintAttributeError, match="eager"):
         OpHint("conv").add_input(eager)
+
+
+def test_an_eager_variable_in_a_plain_graph_is_refused() -> None:
+    variable = tf.Variable(1.0)
+    with tf.Graph().as_default(), pytest.raises(HintError, match=r"'conv'.*EagerTensor"):
+        OpHint("conv").add_input(variable)
 
 
 def test_keras_tensors_are_refused() -> None:

@@ -14,7 +14,7 @@ from hintc.graphdef import lower
 from hintc.ir import Port, Scan, Tensor
 from hintc.runtime import session
 from hintc_passes.fuse_lstm import FuseLstm
-from tests.scan_builder import scan_module
+from scan_builder import scan_module
 
 INPUTS, N, P = 5, 8, 6
 RANDOM = np.random.default_rng(3)

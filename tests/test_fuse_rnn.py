@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from hintc.ir import Scan, Tensor
 from hintc_passes.fuse_rnn import FuseRnn
-from tests.scan_builder import scan_module
+from scan_builder import scan_module
 
 INPUTS, N = 5, 8
 RANDOM = np.random.default_rng(4)

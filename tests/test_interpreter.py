@@ -176,11 +176,22 @@ def test_handoff_refuses_variables() -> None:
     assert caught.value.node == "v"
 
 
+def test_handoff_ignores_what_the_outputs_do_not_need() -> None:
+    graph_def = affine()
+    graph_def.node.add(name="odd", op="NoSuchOp")
+    function = graph_def.library.function.add()
+    function.signature.name = "never_called"
+    function.node_def.add(name="v", op="VarHandleOp")
+    with pytest.raises(HintcError, match="knows no operator 'NoSuchOp'"):
+        to_tflite(graph_def, ["scope/a"], ["z", "odd"])
+    assert to_tflite(graph_def, ["scope/a"], ["z"])
+
+
 def test_handoff_refuses_unknown_names() -> None:
-    with pytest.raises(HintcError, match="no tensor 'nothing:0'"):
+    with pytest.raises(HintcError, match="no node 'nothing'"):
         to_tflite(affine(), ["nothing"], ["y"])
     with pytest.raises(HintcError, match="no tensor 'y:3'"):
-        to_tflite(affine(), ["b"], ["y:3"])
+        to_tflite(affine(), ["scope/a", "b"], ["y:3"])
     with pytest.raises(HintcError, match="no input") as caught:
         to_tflite(affine(), ["b"], ["y"])
     assert caught.value.node == "scope/a"

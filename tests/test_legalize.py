@@ -24,6 +24,7 @@ from fused_graphs import (
     rnn_weights,
 )
 from hintc.errors import HintcError
+from hintc.ops import sequence_lstm, sequence_rnn
 from hintc.runtime import session
 from hintc.runtime.interpreter import Interpreter, RuntimeName
 from hintc.tflite.handoff import to_tflite
@@ -103,6 +104,10 @@ def test_lstm_variant_equals_the_session(variant: str) -> None:
     assert largest_error(model, graph) < FLOAT
     hybrid = converted(graph, quantize="dynamic")
     assert largest_error(hybrid, graph) < HYBRID
+    feed = feeds(graph, 2)
+    expected = sequence_lstm.reference({**weights, "input": feed["x"]}, attributes)
+    for name, value in Interpreter(model).run(feed).items():
+        np.testing.assert_allclose(value, expected[name], atol=FLOAT)
 
 
 @pytest.mark.parametrize("time_major", [True, False])
@@ -204,6 +209,10 @@ def test_rnn(activation: str) -> None:
     assert op_counts(model)["UNIDIRECTIONAL_SEQUENCE_RNN"] == 1
     assert largest_error(model, graph, batches=(1, 5)) < 1e-5
     assert largest_error(converted(graph, quantize="dynamic"), graph, batches=(1, 5)) < 7e-2
+    feed = feeds(graph, 2)
+    expected = sequence_rnn.reference({**rnn_weights(1), "input": feed["x"]}, attributes)
+    for name, value in Interpreter(model).run(feed).items():
+        np.testing.assert_allclose(value, expected[name], atol=FLOAT, rtol=1e-5)
 
 
 def test_only_a_final_state_is_asked_for() -> None:
@@ -227,25 +236,6 @@ def test_zero_weights_are_quantised() -> None:
     weights["cell_gate_bias"] += 1.0
     graph = lstm_graph(weights, batch=2)
     assert largest_error(converted(graph, quantize="dynamic"), graph) < FLOAT
-
-
-def test_persistent_state_goes_on() -> None:
-    weights = lstm_weights(1)
-    graph = lstm_graph(weights, batch=2)
-    interpreter = Interpreter(converted(graph, state="persist"))
-    long = lstm_graph(weights, batch=2, steps=2 * STEPS)
-    feed = feeds(long, 2)
-    expected = session.run(long.graph_def, feed, long.outputs)["output"]
-    parts = [interpreter.run({"x": part})["output"] for part in np.split(feed["x"], 2)]
-    np.testing.assert_allclose(np.concatenate(parts), expected, atol=FLOAT)
-
-
-def test_persistent_state_needs_a_fixed_batch_and_zeros() -> None:
-    with pytest.raises(HintcError, match="batch size is dynamic"):
-        converted(lstm_graph(lstm_weights(1)), state="persist")
-    ones = {"cell_state": np.ones((2, N_CELL), np.float32)}
-    with pytest.raises(HintcError, match="cell_state is not zero"):
-        converted(lstm_graph(lstm_weights(1), batch=2, states=ones), state="persist")
 
 
 @pytest.mark.parametrize(

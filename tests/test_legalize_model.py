@@ -22,6 +22,7 @@ from fused_graphs import (
 )
 from hintc.errors import HintcError
 from hintc.ops import FusedOp
+from hintc.runtime import session
 from hintc.runtime.interpreter import Interpreter
 from hintc.tflite.flatbuffer import BUFFER_ALIGNMENT, Model
 from hintc.tflite.flexbuffer import load_attributes
@@ -30,7 +31,7 @@ from hintc.tflite.inspect import op_counts
 from hintc.tflite.legalize import legalize, legalize_model
 from hintc.tflite.schema import schema
 from hintc.tflite.weights import symmetric_int8
-from test_legalize import FLOAT, HYBRID, converted, largest_error
+from test_legalize import FLOAT, HYBRID, converted, feeds, largest_error
 
 
 def while_graph(batch: int | None) -> FusedGraph:
@@ -287,3 +288,55 @@ def convert_only(graph: FusedGraph) -> bytes:
     from hintc.tflite import handoff
 
     return handoff.convert(graph.graph_def, graph.inputs, graph.outputs, None)
+
+
+def test_persistent_state_goes_on() -> None:
+    weights = lstm_weights(1)
+    graph = lstm_graph(weights, batch=2)
+    interpreter = Interpreter(converted(graph, state="persist"))
+    long = lstm_graph(weights, batch=2, steps=2 * STEPS)
+    feed = feeds(long, 2)
+    expected = session.run(long.graph_def, feed, long.outputs)["output"]
+    parts = [interpreter.run({"x": part})["output"] for part in np.split(feed["x"], 2)]
+    np.testing.assert_allclose(np.concatenate(parts), expected, atol=FLOAT)
+
+
+def test_persistent_state_needs_a_fixed_batch_and_zeros() -> None:
+    with pytest.raises(HintcError, match="batch size is dynamic"):
+        converted(lstm_graph(lstm_weights(1)), state="persist")
+    loop = while_graph(2)
+    with pytest.raises(HintcError, match="of a loop or a condition"):
+        converted(loop, state="persist")
+    ones = {"cell_state": np.ones((2, N_CELL), np.float32)}
+    with pytest.raises(HintcError, match="cell_state is not zero"):
+        converted(lstm_graph(lstm_weights(1), batch=2, states=ones), state="persist")
+
+
+def test_dequantised_constants_survive_a_resize() -> None:
+    """Integer constants behind DEQUANTIZE, as the converter leaves them for shared weights."""
+    graph = lstm_graph(lstm_weights(1))
+    model = Model.read(convert_only(graph))
+    subgraph = model.subgraphs[0]
+    (call,) = subgraph.operators
+    operators = []
+    for number, zero in ((2, [0]), (3, [0] * N_CELL), (6, [5])):
+        index = call.inputs[number]
+        value = np.asarray(subgraph.constant(index))
+        axes = None if len(zero) == 1 else 1
+        scale = np.abs(value).max(axis=axes, keepdims=True) / 100
+        stored = np.rint(value / scale).astype(np.int8) + np.int8(zero[0])
+        constant = subgraph.add_constant(f"stored_{number}", stored)
+        quantization = schema().QuantizationParametersT()
+        quantization.scale, quantization.zeroPoint = scale.ravel().tolist(), zero
+        subgraph.tensor(constant).quantization = quantization
+        result = subgraph.add_tensor(f"real_{number}", value.shape)
+        operators.append(subgraph.make_op("DEQUANTIZE", [constant], [result]))
+        call.inputs[number] = result
+    subgraph.operators = [*operators, call]
+    legal = legalize(model.write())
+    assert {name: op_counts(legal)[name] for name in ("CAST", "MUL", "DEQUANTIZE")} == {
+        "CAST": 2,
+        "MUL": 2,
+        "DEQUANTIZE": 0,
+    }
+    assert largest_error(legal, graph, batches=(1, 5, 2)) < HYBRID

@@ -17,10 +17,10 @@ from hintc.authoring.hint import OpHint, Tensor
 
 # Operations through which a loop hands a state on unchanged, if only for some rows or under a
 # condition (sequence lengths), or packed with another (state_is_tuple=False).
-_HANDS_ON = frozenset(
-    ("Identity", "StopGradient", "Select", "SelectV2", "Switch", "Merge", "If", "StatelessIf")
-    + ("ConcatV2", "Slice", "StridedSlice", "Split", "SplitV", "Reshape")
-)
+_HANDS_ON = {
+    "Identity", "StopGradient", "Reshape", "Select", "SelectV2", "Switch", "Merge", "If",
+    "StatelessIf", "ConcatV2", "Slice", "StridedSlice", "Split", "SplitV",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

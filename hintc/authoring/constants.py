@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,8 @@ def _attr_value(function_name: str, name: str, value: object) -> Any:
             raise _unusable(function_name, name, value, "it does not fit 64 bits")
         return attr_value_pb2.AttrValue(i=int(value))
     if isinstance(value, float | np.floating):
+        if math.isfinite(value) and abs(float(value)) > float(np.finfo(np.float32).max):
+            raise _unusable(function_name, name, value, "it does not fit a 32-bit float")
         return attr_value_pb2.AttrValue(f=float(value))
     if isinstance(value, str):
         return attr_value_pb2.AttrValue(s=value.encode())

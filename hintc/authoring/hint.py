@@ -273,7 +273,7 @@ class _Arguments:
         parts = (self._prefix, self._function_name, self._call_id, index, sort, name)
         try:
             hinted = tf.identity(arg, name="-".join(map(str, parts)))
-        except (TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             label = f" '{name}'" if name is not None else ""
             raise self._error(
                 f"argument {index}{label} cannot be hinted", why=str(error)

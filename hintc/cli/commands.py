@@ -108,10 +108,13 @@ def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) 
     pipeline = resolve_pipeline(options["pipeline"])
     passed = {name: options[name] for name in _CHOICES if name in options}
     with compiler_session(switches) as errors, progress(errors, progress_shown) as shown:
-        from hintc import convert as driver
+        # Not `hintc.convert`: type checkers take that for the module.
+        from hintc.convert import compile as compile_source
+        from hintc.convert import convert as convert_source
 
         watching = [*shown, *instruments(switches, pipeline, errors)]
-        return getattr(driver, command)(
+        run: Any = convert_source if command == "convert" else compile_source
+        return run(
             options["source"],
             list(options["inputs"]) or None,
             list(options["outputs"]) or None,

@@ -52,9 +52,11 @@ def compiler_session(switches: DebugSwitches) -> Iterator[TextIO]:
     from hintc.tflite.stream import captured_output
 
     sys.stderr.flush()
-    with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace") as errors:
-        with captured_output():
-            yield errors
+    with (
+        os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace") as errors,
+        captured_output(),
+    ):
+        yield errors
 
 
 def instruments(

@@ -42,10 +42,14 @@ class LoopBuilder:
         module: gets the two functions of the loop.
         graph: has the Scan.
         node: the Scan.
+        args: shapes of the arguments of `graph`, if it is a function body and they are known.
     """
 
-    def __init__(self, module: Module, graph: Graph, node: Node) -> None:
+    def __init__(
+        self, module: Module, graph: Graph, node: Node, args: Sequence[Shape] | None = None
+    ) -> None:
         self._module, self._graph, self._node = module, graph, node
+        self._args = args
         self._scan = checked_scan(module, node)
         self._body = self._scan.body_function(module).graph
         self._emit = Emitter(graph, node.name, node.origin or (node.name,))
@@ -137,7 +141,7 @@ class LoopBuilder:
         """Shapes of a step's results, from those of the Scan's operands."""
         scan = self._scan
         given = (*scan.xs, *scan.states, *scan.invariants)
-        outer = infer_shapes(self._module, self._graph, given)
+        outer = infer_shapes(self._module, self._graph, given, self._args)
         args = [Shape(())]
         args += [_row(outer[p]) for p in scan.xs]
         args += [outer[p] for p in (*scan.states, *scan.invariants)]

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from hintc.errors import HintcError
 from hintc.graft import graft
 from hintc.graphdef.emit import constant_behind
+from hintc.graphdef.loop_builder import LoopBuilder
 from hintc.graphdef.scan_step import checked_scan
+from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import Function, FunctionRef, Fusion, Graph, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of
 from hintc.ops import PREFIX, FusedOp, declared
@@ -38,7 +40,7 @@ def scan_to_fused_call(module: Module, graph: Graph, node: Node) -> Node:
         )
     operands, slots = _operands(scan, fusion)
     kept = _kept_results(graph, node, fusion)
-    function = _function(module, node, scan, operands, kept)
+    function = _function(module, graph, node, operands, kept)
     op = declared(fusion.op) or FusedOp.custom(fusion.op)
     names = [name for at in kept if (name := fusion.results[at]) is not None]
     spec = op.spec(slots, names, fusion.attributes)
@@ -81,10 +83,9 @@ def _kept_results(graph: Graph, node: Node, fusion: Fusion) -> list[int]:
 
 
 def _function(
-    module: Module, node: Node, scan: Scan, operands: Sequence[Port], kept: Sequence[int]
+    module: Module, graph: Graph, node: Node, operands: Sequence[Port], kept: Sequence[int]
 ) -> Function:
-    from hintc.graphdef.loop_builder import LoopBuilder
-
+    scan = Scan.of(node)
     function = module.add_function(Function(re.sub(r"\W", "_", f"{node.name}_fused")))
     body = function.graph
     values: dict[Port, Port] = {}
@@ -107,7 +108,8 @@ def _function(
     ).add_to(module, body, name="recurrence", origin=node.origin or (node.name,))
     for number, at in enumerate(kept):
         body.add_result(f"result_{number}", Port(inner, at))
-    LoopBuilder(module, body, inner).build()
+    shapes = infer_shapes(module, graph, operands)
+    LoopBuilder(module, body, inner, [shapes[port] for port in operands]).build()
     return function
 
 

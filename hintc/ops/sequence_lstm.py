@@ -129,6 +129,11 @@ _CONSTRAINTS = (
         lambda use: use.quantize != "dynamic",
         targets=("tflm",),
     ),
+    Constraint(
+        "TFLite Micro cannot read float16 weights",
+        lambda use: use.quantize != "float16",
+        targets=("tflm",),
+    ),
 )
 
 UNIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -54,13 +55,16 @@ class Interpreter:
         module = importlib.import_module(_MODULES[self.runtime])
         resolver = module.OpResolverType
         try:
-            self._interpreter = module.Interpreter(
-                model_content=bytes(model),
-                num_threads=threads,
-                experimental_op_resolver_type=resolver.AUTO
-                if delegates
-                else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            )
+            with warnings.catch_warnings():
+                # TensorFlow's own interpreter announces its end each time it is made.
+                warnings.simplefilter("ignore", UserWarning)
+                self._interpreter = module.Interpreter(
+                    model_content=bytes(model),
+                    num_threads=threads,
+                    experimental_op_resolver_type=resolver.AUTO
+                    if delegates
+                    else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                )
         except (ValueError, RuntimeError) as error:
             raise HintcError("the runtime refuses the model", why=_one_line(error)) from error
         signature = _only_signature(self._interpreter)

@@ -99,9 +99,7 @@ def find_port(graph: Graph, name: str, side: str) -> Port:
     dtypes = result_dtypes(node)
     if dtypes is not None and int(index) >= len(dtypes):
         count = f"{len(dtypes)} result{'s' if len(dtypes) != 1 else ''}"
-        raise HintcError(
-            f"'{name}' cannot be an {side}", node=stem, why=f"{node.op} has {count}"
-        )
+        raise HintcError(f"'{name}' cannot be an {side}", node=stem, why=f"{node.op} has {count}")
     return Port(node, int(index))
 
 

@@ -101,7 +101,7 @@ def trace(function: Any, specs: Sequence[Any], description: str) -> Any:
     try:
         with quiet():
             return function.get_concrete_function(*specs)
-    except Exception as error:  # noqa: BLE001  (the user's own code runs here)
+    except Exception as error:
         raise HintcError(
             f"the {description} cannot be traced",
             why=f"{type(error).__name__}: " + " ".join(str(error).split())[:400],

@@ -34,9 +34,7 @@ def read_keras_model(model: Any) -> SourceModel:
     description = f"Keras model '{name}'"
     _check_backend(model, description)
     tensors = _inputs(model, description)
-    specs = [
-        tf.TensorSpec(t.shape, t.dtype, _spec_name(t, at)) for at, t in enumerate(tensors)
-    ]
+    specs = [tf.TensorSpec(t.shape, t.dtype, _spec_name(t, at)) for at, t in enumerate(tensors)]
 
     def infer(*inputs: Any) -> Any:
         values = list(inputs) if len(inputs) > 1 else inputs[0]
@@ -100,7 +98,7 @@ def load_keras_file(path: Path) -> SourceModel:
     try:
         with quiet():
             model = tf.keras.models.load_model(str(path), compile=False)
-    except Exception as error:  # noqa: BLE001  (Keras raises nearly anything here)
+    except Exception as error:
         raise HintcError(
             f"Keras cannot load '{path}'",
             why=f"{type(error).__name__}: " + " ".join(str(error).split())[:400],

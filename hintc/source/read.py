@@ -90,9 +90,7 @@ def _read_path(path: Path, signature: str | None) -> SourceModel:
         from hintc.source.keras_model import load_keras_file
 
         return load_keras_file(path)
-    raise HintcError(
-        f"'{path}' is of no known file type", remedy=_OTHER_FILES.get(suffix, _KINDS)
-    )
+    raise HintcError(f"'{path}' is of no known file type", remedy=_OTHER_FILES.get(suffix, _KINDS))
 
 
 def _read_object(source: Any, outputs: tuple[str, ...] | None) -> SourceModel:

@@ -101,7 +101,7 @@ def _read_v2(folder: Path, name: str, description: str) -> SourceModel:
         with quiet():
             loaded = tf.saved_model.load(str(folder))
             function = loaded.signatures[name]
-    except Exception as error:  # noqa: BLE001  (the loader raises nearly anything)
+    except Exception as error:
         raise _cannot_load(folder, error) from error
     return freeze_function(function, description)
 
@@ -119,7 +119,7 @@ def _read_v1(folder: Path, meta_graph: Any, name: str, description: str) -> Sour
             with quiet():
                 tags = list(meta_graph.meta_info_def.tags)
                 tf.compat.v1.saved_model.load(session, tags, str(folder))
-        except Exception as error:  # noqa: BLE001  (the loader raises nearly anything)
+        except Exception as error:
             raise _cannot_load(folder, error) from error
         frozen, _ = freeze_session(session, list(outputs.values()))
     keys = {tensor: key for named in (inputs, outputs) for key, tensor in named.items()}

@@ -1,4 +1,4 @@
-"""The text form of modules, for tests, dumps and reproducers: it prints and parses exactly.
+r"""The text form of modules, for tests, dumps and reproducers: it prints and parses exactly.
 
 ::
 
@@ -18,7 +18,7 @@
 
 Names with odd characters are quoted: ``%"a b"``. ``%y:2 = …`` says that two results are read,
 ``%y:1`` is the second. Order is free, so cyclic graphs print too. Attribute values are float32
-numbers (``1.0``), integers (``1``), ``true``, strings (``"a\\n\\xff"``), element types
+numbers (``1.0``), integers (``1``), ``true``, strings (``"a\n\xff"``), element types
 (``float``), shapes (``<2x?>``, ``<>`` a scalar, ``<*>`` no known rank), constants
 (`hintc.text.tensors`), functions (``@f{T = float}``), attributes of the enclosing function
 (``$T``) and lists of them (``[1, 2]``, ``[]``). ``//`` starts a comment.

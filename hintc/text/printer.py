@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from hintc.errors import HintcError
 from hintc.ir import (
@@ -140,8 +141,7 @@ class _Printer:
         """The line of a node, `count` of whose results are read."""
         many = f":{count}" if count > 1 else ""
         parts = [
-            f"{_ref(node)}{many} = {names.word(node.op)}"
-            f"({', '.join(map(_port, node.operands))})"
+            f"{_ref(node)}{many} = {names.word(node.op)}({', '.join(map(_port, node.operands))})"
         ]
         if len(node.attributes):
             parts.append(self.attributes(node.attributes))
@@ -167,30 +167,28 @@ class _Printer:
 
     def value(self, value: AttributeValue) -> str:
         """An attribute's value."""
-        # bool and DType are ints too, so they come first
-        match value:
-            case tuple():
-                return "[" + ", ".join(map(self.value, value)) + "]"
-            case bool():
-                return "true" if value else "false"
-            case DType():
-                return value.name.lower()
-            case int():
-                return str(value)
-            case float():
-                return names.print_float(value)
-            case bytes():
-                return names.quote(value)
-            case Shape():
-                return print_shape(value)
-            case Tensor():
-                return print_tensor(value, self._blobs)
-            case FunctionRef():
-                ref = f"@{names.name(value.name)}"
-                return ref + self.attributes(dict(value.attributes)) if value.attributes else ref
-            case Unbound():
-                return f"${names.name(value.name)}"
+        if isinstance(value, tuple):
+            return "[" + ", ".join(map(self.value, value)) + "]"
+        for kind, spell in _SPELLINGS:
+            if isinstance(value, kind):
+                return spell(value)
+        if isinstance(value, Tensor):
+            return print_tensor(value, self._blobs)
+        if isinstance(value, FunctionRef):
+            ref = f"@{names.name(value.name)}"
+            return ref + self.attributes(dict(value.attributes)) if value.attributes else ref
         raise HintcError(f"an attribute cannot be a {type(value).__name__}")
+
+
+_SPELLINGS: tuple[tuple[type, Callable[[Any], str]], ...] = (
+    (bool, lambda value: "true" if value else "false"),  # before int: they are ints to Python
+    (DType, lambda value: str(value.name.lower())),
+    (int, str),
+    (float, names.print_float),
+    (bytes, names.quote),
+    (Shape, print_shape),
+    (Unbound, lambda value: f"${names.name(value.name)}"),
+)
 
 
 def _ref(node: Node) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def rest_of_module(source: Any) -> bytes:
-    """A serialised `GraphDef` of all fields but the nodes and the functions; empty for no source."""
+    """A serialised `GraphDef` without nodes and functions; empty if there is no source."""
     if source is None:
         return b""
     rest = type(source)()
@@ -24,7 +24,7 @@ def rest_of_module(source: Any) -> bytes:
 
 
 def rest_of_function(source: Any) -> bytes:
-    """A serialised `FunctionDef` without body, results and attributes; empty for no source."""
+    """A serialised `FunctionDef` without body, results, attributes; empty if there is no source."""
     if source is None:
         return b""
     rest = type(source)()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 
@@ -95,25 +97,18 @@ class Values:
 
     def _scalar(self) -> Scalar:
         token = self._cursor.take()
-        match token.kind:
-            case "string":
-                return self._cursor.bytes_of(token)
-            case "number":
-                return self._number(token)
-            case "nan":
-                return names.parse_float(token.text)
-            case "shape":
-                return tensors.parse_shape(token.text)
-            case "unbound":
-                return Unbound(self._cursor.bare(token))
-            case "function":
-                return self._function(token)
-            case "word" if token.text in _WORDS:
-                return _WORDS[token.text]
-            case "word" if token.text in _DTYPES:
-                dtype = _DTYPES[token.text]
-                return self._tensor(dtype) if self._cursor.next.kind == "shape" else dtype
-        self._cursor.fail(f"expected a value, found {token}", token)
+        read = self._READERS.get(token.kind)
+        if read is None:
+            self._cursor.fail(f"expected a value, found {token}", token)
+        return read(self, token)
+
+    def _word(self, token: Token) -> Scalar:
+        if token.text in _WORDS:
+            return _WORDS[token.text]
+        dtype = _DTYPES.get(token.text)
+        if dtype is None:
+            self._cursor.fail(f"expected a value, found {token}", token)
+        return self._tensor(dtype) if self._cursor.next.kind == "shape" else dtype
 
     def _number(self, token: Token) -> int | float:
         digits = token.text.removeprefix("-")
@@ -135,8 +130,9 @@ class Values:
             return self._constant(dtype, shape)
         except (ValueError, KeyError, OverflowError) as error:
             what = f"'{error.args[0]}'" if isinstance(error, KeyError) else str(error)
-            cursor.fail(f"wrong elements for a constant {dtype.name.lower()}{token.text}: {what}",
-                        token)
+            cursor.fail(
+                f"wrong elements for a constant {dtype.name.lower()}{token.text}: {what}", token
+            )
 
     def _constant(self, dtype: DType, shape: Shape) -> Tensor:
         cursor = self._cursor
@@ -161,3 +157,13 @@ class Values:
                 self._cursor.fail(f"expected a string, found {token}", token)
             elements[at] = self._cursor.bytes_of(token)
         return elements
+
+    _READERS: ClassVar[dict[str, Callable[[Values, Token], Scalar]]] = {
+        "string": lambda self, token: self._cursor.bytes_of(token),
+        "number": _number,
+        "nan": lambda _, token: names.parse_float(token.text),
+        "shape": lambda _, token: tensors.parse_shape(token.text),
+        "unbound": lambda self, token: Unbound(self._cursor.bare(token)),
+        "function": _function,
+        "word": _word,
+    }

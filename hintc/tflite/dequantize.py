@@ -9,9 +9,11 @@ dynamic size such an operator becomes a CAST, which computes at every invoke.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from hintc.tflite.flatbuffer import Operator, Subgraph
+from hintc.tflite.flatbuffer import Array, Operator, Subgraph
 from hintc.tflite.schema import schema
 
 _CAST_FLOAT16 = 5
@@ -31,24 +33,29 @@ def recompute_constants(subgraph: Subgraph) -> None:
 
 def _recomputed(subgraph: Subgraph, op: Operator) -> list[Operator]:
     source, result = op.inputs[0], op.outputs[0]
-    stored = subgraph.constant(source)
-    if stored is None:
+    stored, real = subgraph.constant(source), subgraph.constant(result)
+    if stored is None or real is None:
         return [op]
     if stored.dtype == np.float16:
         return [_cast(subgraph, source, result, _CAST_FLOAT16)]
     quantization = subgraph.tensor(source).quantization
-    zero = [0] if quantization.zeroPoint is None else quantization.zeroPoint
-    if np.any(np.asarray(zero) != 0):
-        return [op]
+    if np.any(np.asarray(quantization.zeroPoint or 0) != 0):
+        # Rare (weights are quantised symmetrically): worth its float32 bytes, not more code.
+        subgraph.tensor(result).buffer = subgraph.model.add_buffer(real)
+        return []
+    return _scaled(subgraph, stored, quantization, result)
+
+
+def _scaled(subgraph: Subgraph, stored: Array, quantization: Any, result: int) -> list[Operator]:
+    """CAST and MUL: `stored` times its scales into `result`."""
     scale = np.asarray(quantization.scale, np.float32)
+    shape = [1] * stored.ndim
     if scale.size > 1:
-        shape = [1] * stored.ndim
         shape[quantization.quantizedDimension] = -1
-        scale = scale.reshape(shape)
     name = subgraph.tensor_name(result)
-    # A tensor with a scale would be dequantised by some kernels, so the cast reads a plain copy.
+    # A copy without scales, so that no kernel takes it for a quantised tensor.
     plain = subgraph.add_constant(f"{name}/stored", stored)
-    factor = subgraph.add_constant(f"{name}/scale", scale)
+    factor = subgraph.add_constant(f"{name}/scale", scale.reshape(shape))
     real = subgraph.add_tensor(f"{name}/cast", stored.shape)
     multiply = subgraph.make_op("MUL", [real, factor], [result], options="MulOptions")
     return [_cast(subgraph, plain, real, 1), multiply]

@@ -139,6 +139,7 @@ class Subgraph:
     def __init__(self, model: Model, graph: Any) -> None:
         self.model = model
         self.graph = graph
+        self._producers: dict[int, Operator] | None = None
         for name in ("tensors", "operators", "inputs", "outputs"):
             value = getattr(graph, name)
             setattr(graph, name, [] if value is None else list(value))
@@ -154,13 +155,14 @@ class Subgraph:
 
     @property
     def operators(self) -> list[Operator]:
-        """The operators in execution order."""
+        """The operators in execution order; to change the list, assign a new one."""
         operators: list[Operator] = self.graph.operators
         return operators
 
     @operators.setter
     def operators(self, operators: list[Operator]) -> None:
         self.graph.operators = operators
+        self._producers = None
 
     def tensor(self, index: int) -> Tensor:
         """The ``TensorT`` at `index`."""
@@ -185,10 +187,16 @@ class Subgraph:
 
     def producer(self, index: int) -> Operator | None:
         """The operator that writes tensor `index`, if one does."""
+        if self._producers is None:
+            self._producers = {made: op for op in self.operators for made in op.outputs}
+        return self._producers.get(index)
+
+    def read_tensors(self) -> set[int]:
+        """The tensors that an operator reads or that are outputs."""
+        read = set(self.graph.outputs)
         for op in self.operators:
-            if index in op.outputs:
-                return op
-        return None
+            read.update(op.inputs)
+        return read
 
     def constant(self, index: int) -> Array | None:
         """The value of a constant, or of a constant behind DEQUANTIZE; None if it is neither."""

@@ -7,12 +7,13 @@ when it is given the GraphDef itself; see `hintc.tflite.legalize` for what follo
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hintc.errors import HintcError
 from hintc.ops import PREFIX, Quantize, Target
 from hintc.runtime.session import tensor_name
+from hintc.tflite.convertible import check_convertible, some_names, trimmed
 from hintc.tflite.flatbuffer import Model
 from hintc.tflite.legalize import Legalized, legalize_model
 from hintc.tflite.schema import schema
@@ -21,14 +22,6 @@ from hintc.tflite.stream import captured_output
 
 SIGNATURE_KEY = "serving_default"
 
-_VARIABLES = (
-    "Variable",
-    "VariableV2",
-    "VarHandleOp",
-    "ReadVariableOp",
-    "AssignVariableOp",
-    "AutoReloadVariable",
-)
 _LOCATED = re.compile(r"""loc\([^\n]*?fused\["(?P<op>\w+):",\s*"(?P<node>[^"@]+)""")
 """Where the converter's messages name an operator and a node."""
 _ILLEGAL = re.compile(r"^\s*tf\.(\w+)\s*[{(]|'tf\.(\w+)' op", re.MULTILINE)
@@ -89,103 +82,12 @@ def to_tflite_model(
     allow_custom: Collection[str] = (),
 ) -> Legalized:
     """As `to_tflite`, with an account of what was lowered."""
-    _check(graph_def, inputs, outputs)
+    check_convertible(graph_def, inputs, outputs)
     converted = convert(graph_def, inputs, outputs, quantize)
     composites = {name.removeprefix(PREFIX) for name in _composites(graph_def)}
     result = legalize_model(converted, quantize=quantize, target=target, state=state)
     _check_customs(result.tflite, composites | set(allow_custom))
     return result
-
-
-def _check(graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Refuses what would fail in the converter with a message that helps nobody."""
-    if not (hasattr(graph_def, "node") and hasattr(graph_def, "library")):
-        raise HintcError(f"a {type(graph_def).__name__} is not a GraphDef")
-    if not outputs:
-        raise HintcError("no outputs are given", remedy="Name at least one.")
-    _check_operators(graph_def)
-    needed = _sources(graph_def, inputs, outputs)
-    if needed:
-        raise HintcError(
-            "the outputs need a Placeholder that is no input",
-            node=needed[0],
-            why=_some("nodes", needed),
-            remedy="List it among the inputs.",
-        )
-
-
-def _sources(graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) -> list[str]:
-    """The Placeholders, beside `inputs`, that the outputs are computed from."""
-    nodes = {node.name: node for node in graph_def.node}
-    fed = {_node_name(name) for name in inputs}
-    waiting = [_node_name(name) for name in outputs]
-    seen: set[str] = set(fed)
-    found: list[str] = []
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name not in nodes:
-            continue
-        seen.add(name)
-        if nodes[name].op == "Placeholder":
-            found.append(name)
-        waiting.extend(_node_name(source) for source in nodes[name].input if source[0] != "^")
-    return sorted(found)
-
-
-def _node_name(tensor: str) -> str:
-    return tensor.partition(":")[0]
-
-
-def _check_operators(graph_def: Any) -> None:
-    """Refuses variables, missing functions, and operators that TensorFlow does not know."""
-    from tensorflow.python.framework import op_def_registry
-
-    functions = {function.signature.name for function in graph_def.library.function}
-    unknown: dict[str, list[str]] = {}
-    variables: list[str] = []
-    for node in _all_nodes(graph_def):
-        if node.op in _VARIABLES:
-            variables.append(node.name)
-        elif node.op not in functions and op_def_registry.get(node.op) is None:
-            unknown.setdefault(node.op, []).append(node.name)
-        for name in _called(node):
-            if name not in functions:
-                raise HintcError(
-                    f"it calls the function '{name}', which the graph does not have",
-                    node=node.name,
-                    remedy="Keep the function library when you edit a GraphDef.",
-                )
-    if variables:
-        raise HintcError(
-            "the graph has variables",
-            node=variables[0],
-            why=_some("nodes", variables),
-            remedy="Freeze it first (tf.compat.v1.graph_util.convert_variables_to_constants).",
-        )
-    for op, nodes in sorted(unknown.items()):
-        raise HintcError(
-            f"TensorFlow knows no operator '{op}'",
-            node=nodes[0],
-            why=_some("nodes", nodes),
-            remedy="Load the library that defines it, or make it a fused call with a body.",
-        )
-
-
-def _called(node: Any) -> Iterator[str]:
-    """The functions that a node's attributes name."""
-    for name, value in node.attr.items():
-        if name.startswith("_"):
-            continue
-        if value.HasField("func"):
-            yield value.func.name
-        for entry in value.list.func:
-            yield entry.name
-
-
-def _all_nodes(graph_def: Any) -> Iterator[Any]:
-    yield from graph_def.node
-    for function in graph_def.library.function:
-        yield from function.node_def
 
 
 def _composites(graph_def: Any) -> set[str]:
@@ -213,6 +115,7 @@ def _converted(
 ) -> bytes:
     import tensorflow as tf
 
+    graph_def = trimmed(graph_def, [*inputs, *outputs])
     graph = tf.Graph()
     captured = None
     try:
@@ -314,12 +217,7 @@ def _check_customs(tflite: bytes, allowed: Collection[str]) -> None:
         raise HintcError(
             f"TFLite has no operator '{code.removeprefix('Flex')}'",
             node=nodes[0],
-            why=_some("nodes", nodes),
+            why=some_names("nodes", nodes),
             remedy="Replace it by operators that TFLite has, or allow it as a custom operator "
             "and bring a kernel.",
         )
-
-
-def _some(what: str, names: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{what}: " + ", ".join(names[:limit]) + more

@@ -90,7 +90,10 @@ def legalize_model(
     model = Model.read(tflite_bytes)
     lowered: Counter[str] = Counter()
     notes: list[Note] = []
-    for subgraph in model.subgraphs:
+    entries = {0} | {signature.subgraphIndex for signature in model.root.signatureDefs or []}
+    for number, subgraph in enumerate(model.subgraphs):
+        if state == "persist" and number not in entries:
+            _check_no_states(subgraph)
         rewriter = _Rewriter(subgraph, quantize, target, state)
         rewriter.run()
         lowered += rewriter.lowered
@@ -99,6 +102,19 @@ def legalize_model(
         return Legalized(tflite_bytes)
     remove_unused_storage(model)
     return Legalized(model.write(), lowered, tuple(notes))
+
+
+def _check_no_states(subgraph: Subgraph) -> None:
+    """Refuses persistent states in a control-flow body: there an invoke is one iteration."""
+    for op in subgraph.operators:
+        call = fused_call(subgraph, op)
+        lowering = call.fused.lowering if call else None
+        if call and isinstance(lowering, BuiltinLowering) and lowering.states:
+            raise call.error(
+                "its state cannot persist between invokes",
+                why=f"it stands in the body '{subgraph.name}' of a loop or a condition",
+                remedy="Convert with state='reset'.",
+            )
 
 
 class _Rewriter:
@@ -112,6 +128,7 @@ class _Rewriter:
         self.target = target
         self.states = StateWriter(subgraph, state)
         self.weights = WeightStore(subgraph)
+        self.read = subgraph.read_tensors()
         self.lowered: Counter[str] = Counter()
         self.notes: list[Note] = []
 
@@ -220,12 +237,9 @@ class _Rewriter:
     ) -> list[Operator]:
         """Operators that read the final states somebody uses."""
         ops: list[Operator] = []
-        used = set(self.subgraph.graph.outputs)
-        for other in self.subgraph.operators:
-            used.update(other.inputs)
         for state in lowering.states:
             result = call.results.get(state.result)
-            if result is None or result not in used:
+            if result is None or result not in self.read:
                 continue
             if state.is_last_output:
                 ops.append(read_last_step(call, sequence, result))

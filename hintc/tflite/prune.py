@@ -57,10 +57,8 @@ def _has_effect(model: Model, op: Operator) -> bool:
 
 
 def _is_used(subgraph: Subgraph, op: Operator) -> bool:
-    used = set(subgraph.graph.outputs)
-    for other in subgraph.operators:
-        used.update(other.inputs)
-    return any(index in used or subgraph.tensor(index).isVariable for index in op.outputs)
+    read = subgraph.read_tensors()
+    return any(index in read or subgraph.tensor(index).isVariable for index in op.outputs)
 
 
 def _keep_operator_codes(model: Model) -> None:

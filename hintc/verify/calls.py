@@ -93,7 +93,7 @@ def _parts(scope: Scope, node: Node, scan: Scan) -> Iterator[Finding]:
     if len(scan.reverse_xs) != len(scan.xs):
         yield node.name, f"there are {len(scan.xs)} xs, {len(scan.reverse_xs)} flags 'reverse_xs'"
     if len(scan.reverse_ys) != ys:
-        yield node.name, f"there are {ys} ys, {len(scan.reverse_ys)} flags 'reverse_ys'"
+        yield node.name, f"there are {ys!r} ys, {len(scan.reverse_ys)} flags 'reverse_ys'"
     if len(results) != len(scan.states) + len(scan.reverse_ys):
         yield node.name, f"there are {len(results)} results, not one for each state and each y"
     if scan.fusion is not None and len(scan.fusion.results) != len(results):

@@ -41,17 +41,15 @@ def operands_match_definition(scope: Scope) -> Iterator[Finding]:
             yield from compare(node, "operand", f"{node.op} takes", scope.operands(node), expected)
 
 
-def compare(
-    node: Node, what: str, who: str, given: DTypes, expected: DTypes
-) -> Iterator[Finding]:
+def compare(node: Node, what: str, who: str, given: DTypes, expected: DTypes) -> Iterator[Finding]:
     """Compare number and element types; references count as what they refer to."""
     if len(given) != len(expected):
         yield node.name, f"there are {len(given)} {what}s, {who} {len(expected)}"
         return
     for at, (ours, theirs) in enumerate(zip(given, expected, strict=True)):
-        if ours is not theirs and ours is not None and theirs is not None:
-            if ours.base is not theirs.base:
-                yield node.name, f"{what} {at} is {ours.name.lower()}, {who} {theirs.name.lower()}"
+        if ours is None or theirs is None or ours.base is theirs.base:
+            continue
+        yield node.name, f"{what} {at} is {ours.name.lower()}, {who} {theirs.name.lower()}"
 
 
 def attributes_match_definition(scope: Scope) -> Iterator[Finding]:
@@ -105,4 +103,4 @@ _TYPES: dict[str, type] = {
 def _is(value: AttributeValue, kind: str) -> bool:
     if kind == "int":  # bool and DType are ints to Python, not to TensorFlow
         return isinstance(value, int) and not isinstance(value, bool | DType)
-    return isinstance(value, Unbound) or isinstance(value, _TYPES.get(kind, object))
+    return isinstance(value, (Unbound, _TYPES.get(kind, object)))

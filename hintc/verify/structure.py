@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from hintc.errors import VerifyError
 from hintc.ir import ARG, CONTROL, RESULT, DType, Graph, Node
@@ -24,7 +25,7 @@ def unique_names(scope: Scope) -> Iterator[Finding]:
 
 def operands_agree_with_edges(scope: Scope) -> Iterator[Finding]:
     """Each operand has its edge, and each edge its operand."""
-    predecessors = scope.graph.nx.pred
+    predecessors: Any = scope.graph.nx.pred
     for node in scope.graph:
         edges = {(p, slot, port) for p, keys in predecessors[node].items() for slot, port in keys}
         operands = {(p, slot, index) for slot, (p, index) in enumerate(node.operands)}
@@ -96,6 +97,6 @@ def _arguments(graph: Graph) -> Iterator[Finding]:
         if node.op != ARG:
             yield node.name, f"an argument must be an {ARG}, this is a {node.op}"
         elif found != index:
-            yield node.name, f"argument {index} says it has the index {found}"
+            yield node.name, f"argument {index} says it has the index {found!r}"
         elif isinstance(node.attributes.get("T"), DType) == ("type_attr" in node.attributes):
             yield node.name, "the argument needs either an element type 'T' or a 'type_attr'"

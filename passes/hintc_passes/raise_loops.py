@@ -11,16 +11,15 @@ they start, lists used in any other way, side effects, states that change their 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hintc.graphdef.shapes import functions_used
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.loops.raising import raise_loop
+from hintc_passes.loops.reach import inner_first
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.while_loop import OPS, WhileLoop
 
@@ -50,16 +49,3 @@ class RaiseLoops(Pass):
         else:
             report.count("raised")
 
-
-def inner_first(module: Module) -> Iterator[Graph]:
-    """The bodies of all functions that the main graph reaches, callees first; then itself."""
-    seen: set[str] = set()
-
-    def walk(graph: Graph) -> Iterator[Graph]:
-        for name in functions_used(module, graph):
-            if name in module.functions and name not in seen:
-                seen.add(name)
-                yield from walk(module.functions[name].graph)
-        yield graph
-
-    yield from walk(module.graph)

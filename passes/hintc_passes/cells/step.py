@@ -29,8 +29,18 @@ from hintc_passes.cells.algebra import (
     width_of,
 )
 
-Result: TypeAlias = Value | Array
+
+@dataclass(frozen=True)
+class Stacked:
+    """A value with an axis of size 1 in front, as a hint's stack of one member makes it."""
+
+    value: Value
+
+
+Plain: TypeAlias = Value | Array
 """A value of shape ``[batch, n]``, or a constant of any shape."""
+Result: TypeAlias = Plain | Stacked
+"""What an op may give."""
 
 
 class UnknownWidthError(Exception):
@@ -114,8 +124,23 @@ def _evaluate(node: Node, operands: list[Result]) -> list[Result] | None:
         tensor = node.attributes["value"]
         assert isinstance(tensor, Tensor)
         return [tensor.array]
+    if node.op in ("Pack", "Unpack"):
+        return _stack_of_one(node, operands)
     rule = _RULES.get(node.op)
-    return None if rule is None else rule(node, operands)
+    plain = [o for o in operands if not isinstance(o, Stacked)]
+    if rule is None or len(plain) < len(operands):
+        return None
+    results = rule(node, plain)
+    return None if results is None else list(results)
+
+
+def _stack_of_one(node: Node, operands: list[Result]) -> list[Result] | None:
+    (value, *others) = operands
+    if others or node.attributes.get("axis", 0) != 0:
+        return None
+    if node.op == "Unpack":
+        return [value.value] if isinstance(value, Stacked) else None
+    return [Stacked(value)] if isinstance(value, tuple) else None
 
 
 def symbol(kind: str, index: int, width: int) -> Value:
@@ -126,11 +151,11 @@ def symbol(kind: str, index: int, width: int) -> Value:
 # -- rules: (node, operands) -> results, or None where the algebra does not apply ------------------
 
 
-def _pass_through(node: Node, operands: list[Result]) -> list[Result] | None:
+def _pass_through(node: Node, operands: list[Plain]) -> list[Plain] | None:
     return [operands[0]]
 
 
-def _matmul(node: Node, operands: list[Result]) -> list[Result] | None:
+def _matmul(node: Node, operands: list[Plain]) -> list[Plain] | None:
     a, b = operands
     flag = node.attributes.get
     if isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or b.ndim != 2:
@@ -155,7 +180,7 @@ def _row(constant: Array, width: int) -> Array | None:
     return np.broadcast_to(flat, (width,))
 
 
-def _as_values(operands: Sequence[Result]) -> list[Value] | None:
+def _as_values(operands: Sequence[Plain]) -> list[Value] | None:
     """Operands of an element-wise op as values of one width; None if they do not broadcast."""
     widths = {width_of(o) for o in operands if isinstance(o, tuple)}
     if len(widths) != 1:
@@ -174,21 +199,21 @@ def _as_values(operands: Sequence[Result]) -> list[Value] | None:
 
 
 def _elementwise(function: Callable[..., Affine]) -> Rule:
-    def rule(node: Node, operands: list[Result]) -> list[Result] | None:
+    def rule(node: Node, operands: list[Plain]) -> list[Plain] | None:
         values = _as_values(operands)
         return None if values is None else [blockwise(function, *values)]
 
     return rule
 
 
-def _unary(node: Node, operands: list[Result]) -> list[Result] | None:
+def _unary(node: Node, operands: list[Plain]) -> list[Plain] | None:
     (value,) = operands
     if isinstance(value, np.ndarray):
         return None
     return [blockwise(lambda block: Affine.of(Unary(node.op, block)), value)]
 
 
-def _relu(node: Node, operands: list[Result]) -> list[Result] | None:
+def _relu(node: Node, operands: list[Plain]) -> list[Plain] | None:
     high = 6.0 if node.op == "Relu6" else np.inf
     (value,) = operands
     if isinstance(value, np.ndarray):
@@ -204,7 +229,7 @@ def _subtract(a: Affine, b: Affine) -> Affine:
     return a + _negative(b)
 
 
-def _bound(node: Node, operands: list[Result]) -> list[Result] | None:
+def _bound(node: Node, operands: list[Plain]) -> list[Plain] | None:
     a, b = operands
     if isinstance(a, np.ndarray):
         a, b = b, a
@@ -215,7 +240,7 @@ def _bound(node: Node, operands: list[Result]) -> list[Result] | None:
     return [blockwise(lambda block: clip(block, low, high), a)]
 
 
-def _clip_by_value(node: Node, operands: list[Result]) -> list[Result] | None:
+def _clip_by_value(node: Node, operands: list[Plain]) -> list[Plain] | None:
     value, low, high = operands
     if isinstance(value, np.ndarray) or not isinstance(low, np.ndarray) or low.size != 1:
         return None
@@ -225,7 +250,7 @@ def _clip_by_value(node: Node, operands: list[Result]) -> list[Result] | None:
     return [blockwise(lambda block: clip(block, *bounds), value)]
 
 
-def _concat(node: Node, operands: list[Result]) -> list[Result] | None:
+def _concat(node: Node, operands: list[Plain]) -> list[Plain] | None:
     *parts, axis = operands
     if not isinstance(axis, np.ndarray):
         return None
@@ -241,7 +266,7 @@ def _concat(node: Node, operands: list[Result]) -> list[Result] | None:
     return [joined]
 
 
-def _split(node: Node, operands: list[Result]) -> list[Result] | None:
+def _split(node: Node, operands: list[Plain]) -> list[Plain] | None:
     axis, value = operands
     count = node.attributes.get("num_split")
     if not isinstance(axis, np.ndarray) or not isinstance(count, int):
@@ -254,7 +279,7 @@ def _split(node: Node, operands: list[Result]) -> list[Result] | None:
     return _cut(value, [width // count] * count)
 
 
-def _split_v(node: Node, operands: list[Result]) -> list[Result] | None:
+def _split_v(node: Node, operands: list[Plain]) -> list[Plain] | None:
     value, sizes, axis = operands
     if isinstance(value, np.ndarray) or not isinstance(sizes, np.ndarray):
         return None
@@ -266,12 +291,12 @@ def _split_v(node: Node, operands: list[Result]) -> list[Result] | None:
     return _cut(value, known) if sum(known) == width_of(value) else None
 
 
-def _cut(value: Value, widths: Sequence[int]) -> list[Result]:
+def _cut(value: Value, widths: Sequence[int]) -> list[Plain]:
     edges = np.cumsum([0, *widths])
     return [slice_columns(value, int(low), int(high)) for low, high in itertools.pairwise(edges)]
 
 
-def _slice(node: Node, operands: list[Result]) -> list[Result] | None:
+def _slice(node: Node, operands: list[Plain]) -> list[Plain] | None:
     value, begin, size = operands
     if not isinstance(begin, np.ndarray) or not isinstance(size, np.ndarray):
         return None
@@ -287,7 +312,7 @@ def _slice(node: Node, operands: list[Result]) -> list[Result] | None:
     return [slice_columns(value, start, stop)]
 
 
-def _strided_slice(node: Node, operands: list[Result]) -> list[Result] | None:
+def _strided_slice(node: Node, operands: list[Plain]) -> list[Plain] | None:
     value, *bounds = operands
     arrays = [b for b in bounds if isinstance(b, np.ndarray)]
     if len(arrays) != 3 or any(_mask(node, name) for name in ("ellipsis", "new_axis")):
@@ -320,7 +345,7 @@ def _index(node: Node, begin: Array, end: Array, strides: Array) -> tuple[slice 
     return tuple(index)
 
 
-def _add_n(node: Node, operands: list[Result]) -> list[Result] | None:
+def _add_n(node: Node, operands: list[Plain]) -> list[Plain] | None:
     values = _as_values(operands)
     if values is None:
         return None
@@ -330,7 +355,7 @@ def _add_n(node: Node, operands: list[Result]) -> list[Result] | None:
 def _fold(function: Callable[..., Array]) -> Rule:
     """A rule for ops that the algebra only computes on constants."""
 
-    def rule(node: Node, operands: list[Result]) -> list[Result] | None:
+    def rule(node: Node, operands: list[Plain]) -> list[Plain] | None:
         if not all(isinstance(o, np.ndarray) for o in operands):
             return None
         return [np.asarray(function(*operands))]
@@ -342,13 +367,13 @@ def _folding(function: Callable[..., Array], rule: Rule) -> Rule:
     """`rule`, but NumPy's `function` where all operands are constants."""
     folded = _fold(function)
 
-    def either(node: Node, operands: list[Result]) -> list[Result] | None:
+    def either(node: Node, operands: list[Plain]) -> list[Plain] | None:
         return folded(node, operands) or rule(node, operands)
 
     return either
 
 
-Rule: TypeAlias = Callable[[Node, list[Result]], list[Result] | None]
+Rule: TypeAlias = Callable[[Node, list[Plain]], list[Plain] | None]
 
 _add = _folding(np.add, _elementwise(lambda a, b: a + b))
 _RULES: Mapping[str, Rule] = {

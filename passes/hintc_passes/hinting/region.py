@@ -151,7 +151,9 @@ def entangled(graph: Graph, regions: Sequence[Region]) -> list[list[Region]]:
         start: int | Node = member.get(node, node)
         for reader in readers:
             end: int | Node = member.get(reader, reader)
-            if start != end:
+            # inside a region, what reads a declared result will read the value itself
+            own = isinstance(end, int) and node in regions[end].sinks
+            if start != end and not own:
                 quotient.add_edge(start, end)
     if nx.is_directed_acyclic_graph(quotient):
         return []

@@ -90,8 +90,8 @@ def _producer(pack: Node) -> Node:
 def _repacked(pack: Node) -> tuple[Port, int, int] | None:
     """What a Pack packs again: the value, the axis it was unpacked and the one it is packed on."""
     unpack = _producer(pack)
-    if unpack.op != "Unpack" or pack.controls:
-        return None
+    if unpack.op != "Unpack" or pack.controls or len(pack.operands) == 1:
+        return None  # a stack of one is a step in a loop's body: its steps pass values, not stacks
     complete = [Port(unpack, at) for at in range(_integer(unpack, "num", -1))]
     if [through_identities(p) for p in pack.operands] != complete:
         return None

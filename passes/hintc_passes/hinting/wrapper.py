@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hintc.hints import HintCall, hint_call_record, strip_hint
+from hintc.hints import OUTPUT_INDEX, HintCall, hint_call_record, strip_hint
 from hintc.ir import FunctionRef, Graph, Module, Node, Port
 from hintc.remark import PassReport
 
@@ -62,17 +62,18 @@ def dissolve(
 
 
 def remove_identities(graph: Graph, nodes: Sequence[Node]) -> None:
-    """Let readers of hint nodes read what those read.
+    """Let readers of hint nodes read what those read; a node that nothing needs then goes.
 
-    A node that nothing needs goes; in a graph without declared results an output's node stays,
-    for it may be what the user asks for.
+    In a graph without declared results the node of a result stays where it is, without its hint:
+    it may be what the user is going to ask for.
     """
     for node in nodes:
-        is_output = "_tflite_function_output_index" in node.attributes
+        is_output = OUTPUT_INDEX in node.attributes
         strip_hint(node)
-        if not node.controls:
-            graph.replace_uses(Port(node), node.operands[0])
-        if not graph.is_used(node) and (graph.results or not is_output):
+        if node.controls or (is_output and not graph.results):
+            continue
+        graph.replace_uses(Port(node), node.operands[0])
+        if not graph.is_used(node):
             graph.remove(node)
 
 
