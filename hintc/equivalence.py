@@ -1,6 +1,6 @@
 """Do two models compute the same? GraphDefs and .tflite models, each against each.
 
-Both run on the same seeded inputs; equality is numpy's: ``|a - b| <= atol + rtol * |b|``, where
+Both run on the same seeded inputs; equal is ``|a - b| <= atol + rtol * |a|``, where
 `a` is the reference. Values that are not finite must be the same on both sides.
 """
 

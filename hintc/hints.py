@@ -105,8 +105,9 @@ class HintCall:
             HintError: it has no inputs or no outputs.
         """
         if not self.outputs:
-            raise self.error("it has inputs but no outputs",
-                             f"Give its results to add_output. {_PRUNED}")
+            raise self.error(
+                "it has inputs but no outputs", f"Give its results to add_output. {_PRUNED}"
+            )
         if not self.inputs:
             raise self.error("it has outputs but no inputs", "Give its arguments to add_input.")
 
@@ -142,11 +143,15 @@ class HintRecord:
         """The inverse of `to_bytes`; HintError if it is not one."""
         try:
             raw = json.loads(text)
-            pairs = {side: tuple((int(i), str(a)) for i, a in raw[side])
-                     for side in ("inputs", "outputs")}
-            attributes = {str(k): _plain_json(v) for k, v in raw["attributes"].items()}
-            names = {side: tuple(raw.get(side, ())) for side in ("input_names", "output_names")}
-            return cls(raw["function"], raw["uuid"], attributes=attributes, **pairs, **names)
+            return cls(
+                raw["function"],
+                raw["uuid"],
+                tuple((int(index), str(aggregate)) for index, aggregate in raw["inputs"]),
+                tuple((int(index), str(aggregate)) for index, aggregate in raw["outputs"]),
+                {str(name): _plain_json(value) for name, value in raw["attributes"].items()},
+                tuple(raw.get("input_names", ())),
+                tuple(raw.get("output_names", ())),
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise HintError(f"the attribute {RECORD} cannot be read", why=repr(error)) from error
 
@@ -259,12 +264,16 @@ def _read_argument(call: HintCall, where: str, index: int, nodes: list[Node]) ->
     sorts = {node: _number(node, SORT_INDEX, -1) for node in nodes}
     aggregates = {_text(node, AGGREGATE) for node in nodes}
     if len(aggregates) > 1:
-        raise call.error(f"{where} has the aggregates {', '.join(map(repr, sorted(aggregates)))}",
-                         "All members of a tag have the same aggregate.")
+        raise call.error(
+            f"{where} has the aggregates {', '.join(map(repr, sorted(aggregates)))}",
+            "All members of a tag have the same aggregate.",
+        )
     aggregate = aggregates.pop()
     if aggregate not in _AGGREGATES or bool(aggregate) != all(s >= 0 for s in sorts.values()):
-        raise call.error(f"{where} has the aggregate '{aggregate}' and the sort indices "
-                         f"{list(sorts.values())}", "A tag has an aggregate and sort indices.")
+        raise call.error(
+            f"{where} has the aggregate '{aggregate}' and the sort indices {list(sorts.values())}",
+            "A tag has an aggregate and sort indices.",
+        )
     members = tuple(sorted(nodes, key=sorts.__getitem__))
     found = [sorts[node] for node in members]
     if len(set(found)) != len(found):
@@ -275,8 +284,10 @@ def _read_argument(call: HintCall, where: str, index: int, nodes: list[Node]) ->
         )
     if aggregate == STACK and found != list(range(len(found))):
         missing = next(s for s in range(len(found) + 1) if s not in sorts.values())
-        raise call.error(f"member {missing} of {where}, a stack of at least {max(found) + 1}, "
-                         "is missing", _PRUNED)
+        raise call.error(
+            f"member {missing} of {where}, a stack of at least {max(found) + 1}, is missing",
+            _PRUNED,
+        )
     return HintArgument(index, aggregate, members)
 
 

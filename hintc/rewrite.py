@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from hintc.errors import HintcError
-from hintc.ir import RESULT, AttributeValue, DType, Graph, Module, Node, Port, Tensor
+from hintc.ir import ARG, RESULT, AttributeValue, DType, Graph, Module, Node, Port, Tensor
+from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc.pattern import Match, Matcher, NearMiss, OpBuilder, Pattern, trace
 from hintc.remark import PassReport
@@ -272,7 +273,7 @@ class _Engine:
         self._move_control_results(dead, producers[0])
         inputs = [p.node for n in dead for p in n.operands]
         self._graph.remove(dead)
-        self._remove_unread_constants(inputs)
+        remove_unread(self._graph, inputs)
         self._keep_names(names, values, emitter)
         self._retry(emitter.added, values)
 
@@ -328,16 +329,6 @@ class _Engine:
             if node in dead:
                 results[name] = heir
 
-    def _remove_unread_constants(self, nodes: Iterable[Node]) -> None:
-        for node in dict.fromkeys(nodes):
-            todo = [node]
-            while todo:
-                node = todo.pop()
-                removable = node.op in ("Const", "Identity") and node in self._graph
-                if removable and not self._graph.is_used(node) and not node.controls:
-                    todo.extend(p.node for p in node.operands)
-                    self._graph.remove(node)
-
     def _keep_names(self, names: Sequence[str], values: Sequence[Port], emitter: Emitter) -> None:
         for name, value in zip(names, values, strict=True):
             if value.node in emitter.added and name not in self._graph:
@@ -352,6 +343,30 @@ class _Engine:
                     self._waiting.add(node)
                     self._todo.append(node)
             level = dict.fromkeys(u.node for n in level for u in self._graph.uses(n))
+
+
+def remove_unread(graph: Graph, nodes: Iterable[Node]) -> list[str]:
+    """Remove those of `nodes`, which lost a reader, that nobody needs now; then what they read.
+
+    Args:
+        graph: has the nodes; those that are in it no more are passed over.
+        nodes: where to begin. Arguments, results, placeholders and stateful nodes stay.
+
+    Returns:
+        The names of the removed nodes.
+    """
+    removed = []
+    todo = list(dict.fromkeys(nodes))
+    while todo:
+        node = todo.pop()
+        if node not in graph or graph.is_used(node) or node in graph.args:
+            continue
+        if node.op in (ARG, RESULT, "Placeholder", "PlaceholderWithDefault") or is_stateful(node):
+            continue
+        todo += [p.node for p in node.operands] + list(node.controls)
+        graph.remove(node)
+        removed.append(node.name)
+    return removed
 
 
 def _as_ports(returned: Port | Node | Sequence[Port | Node]) -> list[Port]:

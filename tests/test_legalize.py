@@ -24,7 +24,7 @@ from fused_graphs import (
     rnn_weights,
 )
 from hintc.errors import HintcError
-from hintc.ops import sequence_lstm, sequence_rnn
+from hintc.ops import AttributeValue, sequence_lstm, sequence_rnn
 from hintc.runtime import session
 from hintc.runtime.interpreter import Interpreter, RuntimeName
 from hintc.tflite.handoff import to_tflite
@@ -203,7 +203,8 @@ def test_while_body_and_dynamic_time() -> None:
 
 @pytest.mark.parametrize("activation", ["TANH", "RELU", "RELU6", "NONE"])
 def test_rnn(activation: str) -> None:
-    attributes = {"activation": activation, "time_major": activation != "RELU"}
+    attributes: dict[str, AttributeValue] = {"activation": activation}
+    attributes["time_major"] = activation != "RELU"
     graph = rnn_graph(rnn_weights(1), attributes=attributes)
     model = converted(graph)
     assert op_counts(model)["UNIDIRECTIONAL_SEQUENCE_RNN"] == 1

@@ -21,7 +21,7 @@ from fused_graphs import (
     lstm_weights,
 )
 from hintc.errors import HintcError
-from hintc.ops import FusedOp
+from hintc.ops import AttributeSpec, BuiltinLowering, FusedOp, OperandSlot, declare
 from hintc.runtime import session
 from hintc.runtime.interpreter import Interpreter
 from hintc.tflite.flatbuffer import BUFFER_ALIGNMENT, Model
@@ -124,6 +124,51 @@ def test_users_op_keeps_its_name_and_typed_attributes() -> None:
     assert shapes == [(-1, 6, 6, 1), (3, 3, 1, 2), (2,)], "the body's own operand is dropped"
     names = [subgraph.tensor_name(index) for index in range(len(subgraph.graph.tensors))]
     assert len(names) == 4, names
+
+
+def test_users_op_that_lowers_to_a_builtin() -> None:
+    op = declare(
+        FusedOp(
+            name="conv_bias_relu",
+            operands=(OperandSlot("x"), OperandSlot("filter", "weight"), OperandSlot("bias")),
+            results=("y",),
+            attributes={
+                "activation": AttributeSpec(str, "NONE"),
+                "padding": AttributeSpec(str, "SAME", ("SAME", "VALID")),
+                "rows": AttributeSpec(int, 1),
+                "columns": AttributeSpec(int, 1),
+            },
+            lowering=BuiltinLowering(
+                operator="CONV_2D",
+                options="Conv2DOptions",
+                fields={
+                    "activation": "fusedActivationFunction",
+                    "padding": "padding",
+                    "rows": "strideH",
+                    "columns": "strideW",
+                },
+                version=lambda hybrid: 1,
+                enums={"activation": "ActivationFunctionType", "padding": "Padding"},
+            ),
+        )
+    )
+    tracer = Tracer()
+    kernel = np.random.default_rng(0).standard_normal((2, 3, 3, 1)).astype(np.float32)
+
+    def body(x: Any, kernel: Any, bias: Any) -> Any:
+        kernel = tf.transpose(kernel, [1, 2, 3, 0])
+        return (tf.nn.relu(tf.nn.conv2d(x, kernel, strides=[1, 1, 2, 1], padding="SAME") + bias),)
+
+    def model(x: Any) -> Mapping[str, Any]:
+        operands = [("x", x), ("filter", tf.constant(kernel)), ("bias", tf.ones(2))]
+        attributes = {"activation": "RELU", "columns": 2}
+        return {"y": tracer.call(op, operands, body, ["y"], attributes)[0]}
+
+    graph = tracer.graph(model, {"x": [None, 6, 6, 1]})
+    tflite = Model.read(converted(graph, quantize="dynamic"))
+    ((_, conv),) = tflite.operators()
+    assert tflite.op_name(conv) == "CONV_2D"
+    assert largest_error(tflite.write(), graph, batches=(1, 3)) < FLOAT
 
 
 def test_a_built_in_name_that_is_not_declared_is_refused() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
@@ -40,10 +41,11 @@ def passes_command(names: tuple[str, ...], as_json: bool) -> None:
 def describe(name: str, cls: type[Any]) -> dict[str, Any]:
     """A pass as plain data: name, first line of its docstring, options."""
     doc = (inspect.getdoc(cls) or "").partition("\n")[0]
+    hints = get_type_hints(cls)
     options = [
         {
             "name": field.name,
-            "type": str(field.type),
+            "type": _type(hints[field.name]),
             "default": _shown(
                 field.default_factory()
                 if field.default_factory is not dataclasses.MISSING
@@ -56,10 +58,24 @@ def describe(name: str, cls: type[Any]) -> dict[str, Any]:
     return {"name": name, "doc": doc, "options": options}
 
 
+def _type(hint: Any) -> str:
+    """A type as people read it: the choices of a Literal, else its name."""
+    origin, members = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " | ".join(_shown(member) for member in members)
+    if origin in (Union, UnionType):
+        return " | ".join(_type(member) for member in members)
+    if origin is tuple:
+        return f"list of {_type(members[0])}"
+    if hint is type(None):
+        return "none"
+    return str(getattr(hint, "__name__", hint))
+
+
 def _shown(value: object) -> str:
     """A default as pipelines write it."""
     if isinstance(value, bool) or value is None:
-        return str(value).lower()
+        return str(value).lower()  # true, false, none
     if isinstance(value, tuple):
         return f"[{','.join(_shown(v) for v in value)}]"
     return str(value)

@@ -64,8 +64,10 @@ class BodySpelling:
         node = graph.find(name)
         if node is None:
             return None
-        if node.op == ARG or not rest:
+        if node.op == ARG:
             return Port(node, int(rest or 0))
+        if not rest:  # that is how a graph spells it; TensorFlow refuses it in a body
+            return None
         result, _, offset = rest.partition(":")
         layout = self._layout(node)
         if layout is None:

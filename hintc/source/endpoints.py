@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hintc.errors import HintcError
+from hintc.errors import HintcError, VerifyError
 from hintc.ir import DType, Graph, Node, Port
 from hintc.ir.opdefs import result_dtypes
 from hintc.near import did_you_mean, some
@@ -200,6 +200,20 @@ def guess_inputs(graph: Graph, outputs: Sequence[str]) -> tuple[str, ...]:
             remedy="Name the inputs, or other outputs.",
         )
     return tuple(node.name for node in found)
+
+
+def check_acyclic(graph: Graph) -> None:
+    """Refuses a graph with a cycle that no loop of control flow v1 makes.
+
+    Raises:
+        HintcError: names a node on it. (The verifier's own error blames a pass, not the source.)
+    """
+    try:
+        graph.topological()
+    except VerifyError as error:
+        raise HintcError(
+            "the graph has a cycle", node=error.node, remedy="Build or export the graph again."
+        ) from error
 
 
 def check_complete(graph: Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:

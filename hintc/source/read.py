@@ -10,6 +10,7 @@ from typing import Any
 from hintc.errors import HintcError
 from hintc.graphdef import lift
 from hintc.source.endpoints import (
+    check_acyclic,
     check_complete,
     endpoint_names,
     find_port,
@@ -126,6 +127,7 @@ def _with_ends(
 ) -> SourceModel:
     """The model with the ends that the user wants, checked."""
     graph = lift(found.graph_def).graph
+    check_acyclic(graph)
     outputs = _known(found, outputs) or found.outputs or guess_outputs(graph)
     for name in outputs:
         find_port(graph, name, "output")

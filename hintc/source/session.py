@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from hintc.graphdef import lift
 from hintc.near import some
 from hintc.source.endpoints import find_port, guess_outputs
 from hintc.source.quiet import quiet
+
+_UNINITIALISED = re.compile(r"(?:find variable|uninitialized value) (\S+)")
 
 
 def freeze_session(session: Any, outputs: Sequence[str] | None) -> tuple[Any, tuple[str, ...]]:
@@ -45,7 +48,7 @@ def freeze_session(session: Any, outputs: Sequence[str] | None) -> tuple[Any, tu
     except tf.errors.FailedPreconditionError as error:
         raise HintcError(
             "a variable of the session has no value",
-            why=_first_line(error.message),
+            node=_variable_in(str(error.message)),
             remedy="Run the initialisers, or restore a checkpoint, before converting.",
         ) from error
     except (ValueError, TypeError, RuntimeError, KeyError, tf.errors.OpError) as error:
@@ -53,6 +56,12 @@ def freeze_session(session: Any, outputs: Sequence[str] | None) -> tuple[Any, tu
             f"the session cannot be frozen for {some(nodes)}", why=_first_line(str(error))
         ) from error
     return frozen, names
+
+
+def _variable_in(message: str) -> str | None:
+    """The variable that TensorFlow's message is about."""
+    found = _UNINITIALISED.search(message)
+    return found.group(1).rstrip(".") if found else None
 
 
 def _first_line(text: str) -> str:

@@ -39,7 +39,8 @@ def _recomputed(subgraph: Subgraph, op: Operator) -> list[Operator]:
     if stored.dtype == np.float16:
         return [_cast(subgraph, source, result, _CAST_FLOAT16)]
     quantization = subgraph.tensor(source).quantization
-    if np.any(np.asarray(quantization.zeroPoint or 0) != 0):
+    zero = quantization.zeroPoint
+    if zero is not None and np.any(zero):
         # Rare (weights are quantised symmetrically): worth its float32 bytes, not more code.
         subgraph.tensor(result).buffer = subgraph.model.add_buffer(real)
         return []

@@ -183,7 +183,7 @@ class _Rewriter:
             width = _width(call, state)
             operands[state.slot], ops = self.states.variable(call, state, width)
             before += ops
-        hybrid = self._shrink(call, operands, before)
+        hybrid = self._shrink(call, lowering, operands, before)
         main = self._kernel_results(call, lowering, sizes)
         kernel = self.subgraph.make_op(
             lowering.operator,
@@ -195,16 +195,26 @@ class _Rewriter:
         )
         return [*before, kernel, *self._final_states(call, lowering, operands, main[0])]
 
-    def _shrink(self, call: FusedCall, operands: dict[str, int], before: list[Operator]) -> bool:
+    def _shrink(
+        self,
+        call: FusedCall,
+        lowering: BuiltinLowering,
+        operands: dict[str, int],
+        before: list[Operator],
+    ) -> bool:
         """Makes the weights smaller as asked; True if they are int8 now."""
+        reasons: list[str] = []
+        hybrid = False
         if self.quantize == "float16":
-            before += self.weights.to_float16(call, operands)
-        if self.quantize != "dynamic":
-            return False
-        reason = self.weights.to_int8(call, operands)
-        if reason is not None:
+            made, reasons = self.weights.to_float16(call, operands)
+            before += made
+        elif self.quantize == "dynamic" and lowering.int8:
+            reason = self.weights.to_int8(lowering, operands)
+            hybrid = reason is None
+            reasons = [] if reason is None else [reason]
+        for reason in reasons:
             self.notes.append(Note(call.name, f"weights stay float32: {reason}"))
-        return reason is None
+        return hybrid
 
     def _kernel_results(
         self, call: FusedCall, lowering: BuiltinLowering, sizes: dict[str, int]

@@ -94,22 +94,14 @@ class StateWriter:
     ) -> list[Operator]:
         batch, width = shape
         there = self._graph.shape(given)
-        fits = there is not None and len(there) == 2 and there[1] in (-1, width)
-        if self._graph.dtype(given) != np.float32 or there is None or not fits:
+        known = there is not None and len(there) == 2 and there[1] in (-1, width)
+        if self._graph.dtype(given) != np.float32 or there is None or not known:
             raise call.error(
                 f"its initial {state.slot} has shape {there}",
                 why=f"expected float32 [{batch if batch >= 0 else 'batch'}, {width}]",
             )
         if there[0] == 1 and batch != 1:
-            sizes, ops = self._state_shape(call, batch, width)
-            broadcast = self._graph.make_op(
-                "BROADCAST_TO",
-                [given, sizes],
-                [variable],
-                version=_BROADCAST_TO_FLOAT,
-                options="BroadcastToOptions",
-            )
-            return [*ops, broadcast]
+            return self._broadcast(call, given, shape, variable)
         if there[0] >= 0 and there[0] != batch:
             raise call.error(
                 f"its initial {state.slot} is for a batch of {there[0]}",
@@ -127,6 +119,20 @@ class StateWriter:
                 fields={"newShape": [-1, width]},
             )
         ]
+
+    def _broadcast(
+        self, call: FusedCall, given: int, shape: tuple[int, int], variable: int
+    ) -> list[Operator]:
+        """One row for the whole batch, as TensorFlow's arithmetic would take it."""
+        sizes, ops = self._state_shape(call, *shape)
+        broadcast = self._graph.make_op(
+            "BROADCAST_TO",
+            [given, sizes],
+            [variable],
+            version=_BROADCAST_TO_FLOAT,
+            options="BroadcastToOptions",
+        )
+        return [*ops, broadcast]
 
     def _state_shape(self, call: FusedCall, batch: int, width: int) -> tuple[int, list[Operator]]:
         """An int32 tensor [batch, width] and the operators that compute it."""

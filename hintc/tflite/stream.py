@@ -28,7 +28,7 @@ def captured_output() -> Iterator[Captured]:
     with tempfile.TemporaryFile() as native:
         sys.stdout.flush()
         sys.stderr.flush()
-        saved = [(number, os.dup(number)) for number in (1, 2)]
+        saved = [(number, os.dup(number)) for number in (1, 2) if _is_open(number)]
         try:
             for number, _ in saved:
                 os.dup2(native.fileno(), number)
@@ -45,3 +45,12 @@ def captured_output() -> Iterator[Captured]:
                 os.close(copy)
             native.seek(0)
             captured.text = native.read().decode("utf-8", "replace") + python.getvalue()
+
+
+def _is_open(descriptor: int) -> bool:
+    """A process started without a terminal may lack standard output or error."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

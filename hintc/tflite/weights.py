@@ -41,15 +41,13 @@ class WeightStore:
         self._int8: dict[int, int] = {}
         self._float16: dict[int, int] = {}
 
-    def to_int8(self, call: FusedCall, operands: dict[str, int]) -> str | None:
+    def to_int8(self, lowering: BuiltinLowering, operands: dict[str, int]) -> str | None:
         """Replaces the weights among `operands` by int8 copies, all or none.
 
         Returns:
             Why none was replaced; None on success. The kernel cannot take some of them as int8
             and others as float.
         """
-        lowering = call.fused.lowering
-        assert isinstance(lowering, BuiltinLowering)
         slots = sorted(lowering.int8 & operands.keys())
         values = {slot: self._subgraph.constant(operands[slot]) for slot in slots}
         for slot, value in values.items():
@@ -59,14 +57,17 @@ class WeightStore:
                 return f"operand '{slot}' holds values that are not finite"
         for slot, value in values.items():
             operands[slot] = self._int8_copy(operands[slot], np.asarray(value, np.float32))
-        return None if slots else "it has no weights that the kernel takes as int8"
+        return None
 
-    def to_float16(self, call: FusedCall, operands: dict[str, int]) -> list[Operator]:
+    def to_float16(
+        self, call: FusedCall, operands: dict[str, int]
+    ) -> tuple[list[Operator], list[str]]:
         """Replaces constant float32 operands by float16 ones behind DEQUANTIZE.
 
         Those already behind a DEQUANTIZE stay, as do values beyond float16's range. Returns the
-        new operators, to be placed before the call.
+        new operators, to be placed before the call, and what stayed float32 and why.
         """
+        kept: list[str] = []
         made: list[Operator] = []
         states = {slot.name for slot in call.fused.operands if slot.kind == "state"}
         for slot, index in operands.items():
@@ -76,11 +77,12 @@ class WeightStore:
             if self._subgraph.producer(index) is not None or value.size == 0:
                 continue
             if float(np.abs(value).max()) > float(np.finfo(np.float16).max):
+                kept.append(f"operand '{slot}' is beyond float16's range")
                 continue
             if index not in self._float16:
                 made.append(self._float16_copy(index, value.astype(np.float16)))
             operands[slot] = self._float16[index]
-        return made
+        return made, kept
 
     def _int8_copy(self, index: int, value: Float) -> int:
         if index not in self._int8:

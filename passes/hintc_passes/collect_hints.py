@@ -22,7 +22,6 @@ from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-
 from hintc_passes.hinting.call import make_call
 from hintc_passes.hinting.constants import Constants
 from hintc_passes.hinting.region import (
@@ -108,8 +107,9 @@ class _Collection:
         position = _positions(self.graph) if wrappers else {}
         regions = [find_region(self.graph, wrapper, position) for wrapper in wrappers]
         for region in regions:
-            dissolve(self.module, self.graph, region.call, list(region.interior), self.calls,
-                     self.report)
+            dissolve(
+                self.module, self.graph, region.call, list(region.interior), self.calls, self.report
+            )
             self.report.count("wrappers")
 
     def _collect_round(self, pending: Sequence[HintCall]) -> list[HintCall]:
@@ -149,7 +149,8 @@ class _Collection:
             reader = f"'{escape.reader.name}'" if escape.reader else "the function's caller"
             how = "waited for" if escape.by_control else "read"
             self.report.refused(
-                "hint-not-closed", name,
+                "hint-not-closed",
+                name,
                 f"'{escape.node.name}' lies inside the hint '{call.function}', call {call.uuid}, "
                 f"and is {how} outside of it by {reader}.",
                 f"Declare '{escape.node.name}' with add_output, or take {reader} out of the model.",
@@ -158,7 +159,8 @@ class _Collection:
         stateful = stateful_node(region)
         if stateful is not None:
             self.report.refused(
-                "hint-stateful", name,
+                "hint-stateful",
+                name,
                 f"'{stateful.name}' ({stateful.op}) inside the hint '{call.function}', call "
                 f"{call.uuid}, has a state or a side effect.",
                 "Build the inference graph without it, or keep it outside of the hint.",
@@ -176,7 +178,9 @@ class _Collection:
                 else f"The hints {', '.join(calls)} depend on each other's results."
             )
             self.report.refused(
-                "hint-entangled", next(iter(region.sinks)).name, reason,
+                "hint-entangled",
+                next(iter(region.sinks)).name,
+                reason,
                 "Move what connects them into the hint, or hint the steps one by one.",
             )
 
@@ -184,7 +188,8 @@ class _Collection:
         for call in calls:
             others = [f"'{c.function}' ({c.uuid})" for c in calls if c is not call]
             self.report.refused(
-                "hint-overlaps", call.outputs[0].members[0].name,
+                "hint-overlaps",
+                call.outputs[0].members[0].name,
                 f"The hint '{call.function}', call {call.uuid}, lies partly inside another one: "
                 f"{', '.join(others)}.",
                 "Hints must be apart or one inside the other.",
@@ -193,4 +198,3 @@ class _Collection:
 
 def _positions(graph: Graph) -> dict[Node, int]:
     return {node: at for at, node in enumerate(graph.topological())}
-

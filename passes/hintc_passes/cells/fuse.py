@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,16 +13,16 @@ from hintc.ir import (
     AttributeValue,
     DType,
     Fusion,
+    Graph,
     Module,
     Node,
     Port,
     Scan,
-    Shape,
     Tensor,
 )
 from hintc.ir.scan import dtype_of
 from hintc.remark import PassReport
-from hintc_passes.cells.algebra import Affine, Matrix, Opaque
+from hintc_passes.cells.algebra import Affine, Matrix, Opaque, width_of
 from hintc_passes.cells.constants import constant_value
 from hintc_passes.cells.difference import Difference
 from hintc_passes.cells.proof import check_step
@@ -34,21 +34,42 @@ def fuse_scans(module: Module, kernel: Kernel) -> PassReport:
     """Match every Scan that carries as many states as the kernel and has no fusion; annotate."""
     report = PassReport()
     for graph in list(module.graphs()):
-        found = [(node, Scan.of(node)) for node in graph if node.op == SCAN]
-        found = [(n, s) for n, s in found if s.fusion is None and len(s.states) == kernel.states]
-        shapes = infer_shapes(module, graph, [p for _, s in found for p in (*s.xs, *s.states)])
-        for node, scan in found:
+        scans = [(node, Scan.of(node)) for node in graph.topological() if node.op == SCAN]
+        widths = _static_widths(module, graph, [scan for _, scan in scans])
+        for node, scan in scans:
             try:
-                report.fused("cell", node.name, _fuse(module, node, scan, shapes, kernel))
-                report.count("fused")
+                values = _normal_form(module, scan, widths)
+                widths.update(_result_widths(node, values))
+                if scan.fusion is None and len(scan.states) == kernel.states:
+                    sentence = _fuse(module, node, scan, values, widths, kernel)
+                    report.fused("cell", node.name, sentence)
+                    report.count("fused")
             except Difference as difference:
-                report.refused(
-                    difference.code,
-                    node.name,
-                    _sentence(scan, difference),
-                    _remedy(scan, difference),
-                )
+                if len(scan.states) == kernel.states:
+                    reason, remedy = _sentence(scan, difference), _remedy(scan, difference)
+                    report.refused(difference.code, node.name, reason, remedy)
     return report
+
+
+def _static_widths(module: Module, graph: Graph, scans: Sequence[Scan]) -> dict[Port, int]:
+    """Columns of sequences ``[T, batch, n]`` and states ``[batch, n]``, where n is static."""
+    ranks = {port: 3 for scan in scans for port in scan.xs}
+    ranks.update({port: 2 for scan in scans for port in scan.states})
+    shapes = infer_shapes(module, graph, ranks)
+    return {
+        port: shape.dims[-1]
+        for port, shape in shapes.items()
+        if shape.dims is not None and shape.rank == ranks[port]
+    }
+
+
+def _result_widths(node: Node, values: Sequence[Result]) -> dict[Port, int]:
+    """Columns of a Scan's results: what the next layer reads."""
+    return {
+        Port(node, index): width_of(value)
+        for index, value in enumerate(values)
+        if isinstance(value, tuple) and not any(isinstance(block.atom, Opaque) for block in value)
+    }
 
 
 def _sentence(scan: Scan, difference: Difference) -> str:
@@ -64,7 +85,12 @@ def _remedy(scan: Scan, difference: Difference) -> str:
 
 
 def _fuse(
-    module: Module, node: Node, scan: Scan, shapes: Mapping[Port, Shape], kernel: Kernel
+    module: Module,
+    node: Node,
+    scan: Scan,
+    values: Sequence[Result],
+    widths: Mapping[Port, int],
+    kernel: Kernel,
 ) -> str:
     """Annotate one Scan; returns the sentence for the remark.
 
@@ -72,14 +98,13 @@ def _fuse(
         Difference: the step is not the kernel's cell.
     """
     _require_float(scan)
-    values = _normal_form(module, scan, shapes)
     split = len(scan.states)
     cell = kernel.match(values[:split], values[split:])
     sequence, *_ = kernel.op.slot_names
     refusals = kernel.op.refusals([sequence, *cell.weights, *cell.states], cell.attributes)
     if refusals:
         raise Difference("kernel-limit", "; ".join(refusals))
-    check_step(module, scan, shapes, kernel, cell)
+    check_step(module, scan, widths, kernel, cell)
     scan = _read_forward(module, node, scan)
     operands = {sequence: scan.xs[cell.x]}
     for slot, array in cell.weights.items():
@@ -101,12 +126,12 @@ def _require_float(scan: Scan) -> None:
             )
 
 
-def _normal_form(module: Module, scan: Scan, shapes: Mapping[Port, Shape]) -> list[Result]:
+def _normal_form(module: Module, scan: Scan, widths: Mapping[Port, int]) -> list[Result]:
     invariants = [constant_value(port) for port in scan.invariants]
     arguments: list[Result | None] = [
         (Affine.of(Opaque("the time index", "t", 0, 0, 1)),),
-        *(_symbol("x", i, shapes.get(port)) for i, port in enumerate(scan.xs)),
-        *(_symbol("state", i, shapes.get(port)) for i, port in enumerate(scan.states)),
+        *(_symbol("x", i, widths.get(port)) for i, port in enumerate(scan.xs)),
+        *(_symbol("state", i, widths.get(port)) for i, port in enumerate(scan.states)),
         *(
             symbol("invariant", i, 1) if value is None else value
             for i, value in enumerate(invariants)
@@ -122,12 +147,8 @@ def _normal_form(module: Module, scan: Scan, shapes: Mapping[Port, Shape]) -> li
         ) from None
 
 
-def _symbol(kind: str, index: int, shape: Shape | None) -> Result | None:
-    dims = shape.dims if shape is not None else None
-    rank = 3 if kind == "x" else 2
-    if dims is None or len(dims) != rank or dims[-1] < 1:
-        return None
-    return symbol(kind, index, dims[-1])
+def _symbol(kind: str, index: int, width: int | None) -> Result | None:
+    return symbol(kind, index, width) if width is not None and width > 0 else None
 
 
 def _read_forward(module: Module, node: Node, scan: Scan) -> Scan:

@@ -28,7 +28,7 @@ _TOLERANCE = 1e-4
 def check_step(
     module: Module,
     scan: Scan,
-    shapes: Mapping[Port, Shape],
+    widths: Mapping[Port, int],
     kernel: Kernel,
     cell: Recognised,
 ) -> None:
@@ -40,7 +40,7 @@ def check_step(
     random = np.random.default_rng(0)
     feeds = {
         port_name: random.standard_normal((_BATCH, width)).astype(np.float32)
-        for port_name, width in _arguments(scan, shapes)
+        for port_name, width in _arguments(scan, widths)
     }
     got = _run_body(module, scan, feeds)
     operands: dict[str, Matrix] = {
@@ -60,10 +60,10 @@ def check_step(
             )
 
 
-def _arguments(scan: Scan, shapes: Mapping[Port, Shape]) -> list[tuple[str, int]]:
+def _arguments(scan: Scan, widths: Mapping[Port, int]) -> list[tuple[str, int]]:
     named = [(f"x{i}", p) for i, p in enumerate(scan.xs)]
     named += [(f"state{i}", p) for i, p in enumerate(scan.states)]
-    return [(name, (shapes[port].dims or (1,))[-1]) for name, port in named]
+    return [(name, widths.get(port, 1)) for name, port in named]
 
 
 def _run_body(module: Module, scan: Scan, feeds: Mapping[str, Matrix]) -> list[Matrix]:

@@ -16,7 +16,6 @@ from hintc.hints import (
 )
 from hintc.ir import Graph, Module, Node, Port
 from hintc.outlining import outline
-
 from hintc_passes.hinting.constants import Constants, constants_into
 from hintc_passes.hinting.region import Region
 from hintc_passes.hinting.stacking import add_pack, add_unpack
@@ -118,8 +117,9 @@ class _Builder:
                 self.graph.replace_uses(
                     value,
                     Port(sink),
-                    where=lambda use: use.node not in self.interior
-                    and use.node not in self.region.sinks,
+                    where=lambda use: (
+                        use.node not in self.interior and use.node not in self.region.sinks
+                    ),
                 )
 
     def result(self, argument: HintArgument) -> Port:
@@ -132,9 +132,7 @@ class _Builder:
         origin, name = [n.name for n in chosen], chosen[0].name
         pack = add_pack(self.graph, values, f"{name}/stack", origin)
         self.interior[pack] = None
-        unpack = add_unpack(
-            self.graph, Port(pack), len(chosen), f"OpHintUnstack-{name}", origin
-        )
+        unpack = add_unpack(self.graph, Port(pack), len(chosen), f"OpHintUnstack-{name}", origin)
         for at, sink in enumerate(chosen):
             self.graph.set_operand(sink, 0, Port(unpack, at))
         self.unpacks.append(unpack)

@@ -68,19 +68,17 @@ def constants_into(
         readers = {*(u.node for u in graph.uses(node)), *graph.control_uses(node)}
         if node not in held and all(r in inside and r not in copies for r in readers):
             continue
-        copies[node] = graph.append(
-            graph.unique_name(node.name), node.op, node.attributes.copy()
-        )
+        copies[node] = graph.append(graph.unique_name(node.name), node.op, node.attributes.copy())
         copies[node].device, copies[node].source = node.device, node.source
         copies[node].origin = node.origin or (node.name,)
     for node, copy in copies.items():
         graph.set_operands(copy, [Port(copies.get(p.node, p.node), p.index) for p in node.operands])
     result = {copies.get(n, n): None for n in inside}
-    for node in copies:
+    for node, copy in copies.items():
         for use in graph.uses(node):
             if use.node in result:
                 port = use.node.operands[use.slot]
-                graph.set_operand(use.node, use.slot, Port(copies[node], port.index))
+                graph.set_operand(use.node, use.slot, Port(copy, port.index))
     return result
 
 

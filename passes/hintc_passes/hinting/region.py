@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from hintc.hints import HintCall, is_hint
-from hintc.ir import CONTROL, RESULT, Graph, Node, Port
+from hintc.ir import RESULT, Graph, Node
 from hintc.ir.opdefs import lookup
 
 _BACK_EDGES = ("NextIteration", "RefNextIteration")
@@ -105,19 +105,17 @@ def escapes(graph: Graph, region: Region) -> list[Escape]:
     A reader of the very value that an output hint declares is none: it can read the hint.
     """
     declared = {sink.operands[0] for sink in region.sinks}
-    readers = graph.nx.adj
+    held = set(graph.control_results.values())
     found: list[Escape] = []
     for node in region.interior:
-        for reader, keys in readers[node].items():
-            if reader in region.interior:
-                continue
-            for _, port in keys:
-                if port == CONTROL and reader in region.sinks:
-                    continue
-                if port == CONTROL or Port(node, port) not in declared:
-                    found.append(Escape(node, reader, port == CONTROL))
-                    break
-        if any(n is node for n in graph.control_results.values()):
+        for use in graph.uses(node):
+            value = use.node.operands[use.slot]
+            if use.node not in region.interior and value not in declared:
+                found.append(Escape(node, use.node, False))
+        for reader in graph.control_uses(node):
+            if reader not in region.interior and reader not in region.sinks:
+                found.append(Escape(node, reader, True))
+        if node in held:
             found.append(Escape(node, None, True))
     return found
 
@@ -143,7 +141,7 @@ def entangled(graph: Graph, regions: Sequence[Region]) -> list[list[Region]]:
     A group of one is a call whose argument depends on its own result.
     """
     member = {node: at for at, region in enumerate(regions) for node in region.interior}
-    quotient = nx.DiGraph()
+    quotient: nx.DiGraph[int | Node] = nx.DiGraph()
     quotient.add_nodes_from(range(len(regions)))
     for node, readers in graph.nx.adj.items():
         if node.op in _BACK_EDGES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hintc.ir import Attributes, DType, Graph, Node, Port, Shape, Tensor
+from hintc.ir import Attributes, AttributeValue, DType, Graph, Node, Port, Shape, Tensor
 from hintc.ir.scan import dtype_of
 
 
@@ -32,6 +32,23 @@ def through_identities(port: Port) -> Port:
     while port.node.op == "Identity" and not port.node.controls:
         port = port.node.operands[0]
     return port
+
+
+def last_element(graph: Graph, value: Port, name: str) -> Port:
+    """``value[-1]``."""
+    bounds = [
+        _constant(graph, [v], f"{name}/{part}")
+        for part, v in (("begin", -1), ("end", 0), ("step", 1))
+    ]
+    masks = {f"{part}_mask": 0 for part in ("begin", "ellipsis", "new_axis")}
+    attributes: dict[str, AttributeValue] = {
+        "T": dtype_of(value),
+        "Index": DType.INT32,
+        "end_mask": 1,
+        "shrink_axis_mask": 1,
+        **masks,
+    }
+    return Port(graph.add("StridedSlice", [value, *bounds], attributes, name=name))
 
 
 def cancel_own_packs(graph: Graph, packs: Iterable[Node]) -> int:
@@ -65,8 +82,7 @@ def cancel_readers(graph: Graph, unpacks: Iterable[Node]) -> int:
                 _become(graph, pack, "Identity", [value], {"T": dtype})
             else:
                 perm = _add_permutation(graph, value, unpacked, packed, f"{pack.name}/perm")
-                _become(graph, pack, "Transpose", [value, perm],
-                        {"T": dtype, "Tperm": DType.INT32})
+                _become(graph, pack, "Transpose", [value, perm], {"T": dtype, "Tperm": DType.INT32})
             count += 1
     return count
 
@@ -107,7 +123,10 @@ def _integer(node: Node, name: str, default: int) -> int:
 
 
 def _become(
-    graph: Graph, node: Node, op: str, operands: Sequence[Port],
+    graph: Graph,
+    node: Node,
+    op: str,
+    operands: Sequence[Port],
     attributes: dict[str, DType],
 ) -> None:
     graph.set_operands(node, operands)
@@ -131,15 +150,19 @@ def _add_permutation(graph: Graph, value: Port, source: int, target: int, name: 
         return leading
     rank_of = graph.add("Rank", [value], {"T": dtype_of(value)}, name=f"{name}/rank")
     first, step = _constant(graph, known, f"{name}/first"), _constant(graph, 1, f"{name}/step")
-    others = graph.add("Range", [first, rank_of, step], {"Tidx": DType.INT32},
-                       name=f"{name}/others")
+    others = graph.add(
+        "Range", [first, rank_of, step], {"Tidx": DType.INT32}, name=f"{name}/others"
+    )
     axis = _constant(graph, 0, f"{name}/axis")
     attributes = {"N": 2, "T": DType.INT32, "Tidx": DType.INT32}
     return Port(graph.add("ConcatV2", [leading, Port(others), axis], attributes, name=name))
 
 
 def _constant(graph: Graph, value: int | list[int], name: str) -> Port:
-    attributes = {"value": Tensor.of(value, DType.INT32), "dtype": DType.INT32}
+    attributes: dict[str, AttributeValue] = {
+        "value": Tensor.of(value, DType.INT32),
+        "dtype": DType.INT32,
+    }
     return Port(graph.add("Const", (), attributes, name=name))
 
 
@@ -147,12 +170,13 @@ def _rank(port: Port) -> int | None:
     """The rank of a value, where the graph says it."""
     port = through_identities(port)
     at = port.node.attributes
+    said: AttributeValue | None = None
     shapes = at.get("_output_shapes")
     if isinstance(shapes, tuple) and port.index < len(shapes):
-        shape = shapes[port.index]
-        return shape.rank if isinstance(shape, Shape) else None
-    if port.node.op == "Placeholder":
-        shape = at.get("shape")
-        return shape.rank if isinstance(shape, Shape) else None
-    value = at.get("value") if port.node.op == "Const" else None
-    return value.shape.rank if isinstance(value, Tensor) else None
+        said = shapes[port.index]
+    elif port.node.op == "Placeholder":
+        said = at.get("shape")
+    elif port.node.op == "Const":
+        value = at.get("value")
+        said = value.shape if isinstance(value, Tensor) else None
+    return said.rank if isinstance(said, Shape) else None

@@ -43,7 +43,8 @@ def dissolve(
     """Remove a wrapper's hint nodes; check what it said about its children against them.
 
     Args:
-        module, graph: where it is.
+        module: has the functions that the interior calls.
+        graph: has the wrapper.
         wrapper: of level 2 or above.
         interior: what lies in it, in topological order.
         calls: the open calls of the same graph.
@@ -52,12 +53,18 @@ def dissolve(
     children = [*_inner_calls(module, interior), *_own_calls(interior, calls)]
     name = wrapper.outputs[0].members[0].name if wrapper.outputs else wrapper.nodes[0].name
     found = ", ".join(f"'{function}'" for function, _ in children) or "no hinted call"
-    report.note("wrapper-dissolved", name,
-                f"The hint '{wrapper.function}' of level {wrapper.level} wraps {found}.")
+    report.note(
+        "wrapper-dissolved",
+        name,
+        f"The hint '{wrapper.function}' of level {wrapper.level} wraps {found}.",
+    )
     problem = _mismatch(wrapper, [indices for _, indices in children])
     if problem:
-        report.note("wrapper-mapping", name,
-                    f"The hint '{wrapper.function}' {problem}; the graph's own edges are used.")
+        report.note(
+            "wrapper-mapping",
+            name,
+            f"The hint '{wrapper.function}' {problem}; the graph's own edges are used.",
+        )
     remove_identities(graph, wrapper.nodes)
 
 
@@ -89,10 +96,13 @@ def _inner_calls(module: Module, interior: Sequence[Node]) -> Iterator[tuple[str
         for node in module.functions[name].graph.topological():
             record = hint_call_record(module, node)
             if record is not None:
-                yield record.function, {
-                    "inputs": [i for i, _ in record.inputs if i >= 0],
-                    "outputs": [i for i, _ in record.outputs],
-                }
+                yield (
+                    record.function,
+                    {
+                        "inputs": [i for i, _ in record.inputs if i >= 0],
+                        "outputs": [i for i, _ in record.outputs],
+                    },
+                )
             else:
                 todo.extend(referenced_functions(module, node))
 
@@ -103,10 +113,13 @@ def _own_calls(
     inside = set(interior)
     for call in calls:
         if call.level == 1 and any(n in inside for n in call.nodes):
-            yield call.function, {
-                "inputs": [a.index for a in call.inputs],
-                "outputs": [a.index for a in call.outputs],
-            }
+            yield (
+                call.function,
+                {
+                    "inputs": [a.index for a in call.inputs],
+                    "outputs": [a.index for a in call.outputs],
+                },
+            )
 
 
 def _mismatch(wrapper: HintCall, children: Sequence[Indices]) -> str:

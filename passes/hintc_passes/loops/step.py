@@ -1,0 +1,97 @@
+"""A Scan's step function, its arguments and results by role, and new ones cut out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hintc.graft import graft
+from hintc.graphdef.scan_step import checked_scan
+from hintc.ir import DType, Function, Graph, Module, Node, Port
+from hintc.ir.scan import dtype_of
+from hintc_passes.loops.values import source_of
+
+
+@dataclass(frozen=True)
+class Step:
+    """The body of a Scan.
+
+    Attributes:
+        graph: the body.
+        t: the argument that is the index of the step.
+        xs: the arguments that are elements of sequences.
+        states: the arguments that are carried.
+        invariants: the arguments that never change.
+        nexts: the next values of the states.
+        ys: the outputs of the step.
+    """
+
+    graph: Graph
+    t: Port
+    xs: tuple[Port, ...]
+    states: tuple[Port, ...]
+    invariants: tuple[Port, ...]
+    nexts: tuple[Port, ...]
+    ys: tuple[Port, ...]
+
+    @classmethod
+    def of(cls, module: Module, node: Node) -> Step:
+        """The step function of a Scan node."""
+        scan = checked_scan(module, node)
+        graph = scan.body_function(module).graph
+        args = [Port(arg) for arg in graph.args]
+        results = [source_of(result.operands[0]) for result in graph.results]
+        first, second = 1 + len(scan.xs), 1 + len(scan.xs) + len(scan.states)
+        states = len(scan.states)
+        return cls(
+            graph,
+            args[0],
+            tuple(args[1:first]),
+            tuple(args[first:second]),
+            tuple(args[second:]),
+            tuple(results[:states]),
+            tuple(results[states:]),
+        )
+
+
+def new_step(
+    name: str,
+    nodes: Iterable[Node],
+    t: Port | None,
+    args: Sequence[tuple[str, Port]],
+    results: Sequence[tuple[str, Port]],
+) -> Function:
+    """A step function from nodes of another graph.
+
+    Args:
+        name: of the function.
+        nodes: what it computes, in any order.
+        t: the port that becomes the index of the step; None if the nodes have none.
+        args: names and the ports that become the other arguments, in order.
+        results: names and ports that are returned.
+    """
+    function = Function(name)
+    index = Port(function.add_arg("t", DType.INT32))
+    values = {} if t is None else {t: index}
+    for arg_name, port in args:
+        values[port] = Port(function.add_arg(arg_name, dtype_of(port)))
+    copies = graft(nodes, function.graph, values)
+    for result_name, port in results:
+        value = values.get(port) or Port(copies[port.node], port.index)
+        function.graph.add_result(function.graph.unique_name(result_name), value)
+    return function
+
+
+def dependencies(graph: Graph, sources: Iterable[Node]) -> dict[Node, frozenset[Node]]:
+    """For each node, which of `sources` its results depend on."""
+    wanted = set(sources)
+    found: dict[Node, frozenset[Node]] = {}
+    interned: dict[frozenset[Node], frozenset[Node]] = {}
+    for node in graph.topological():
+        if node in wanted:
+            own = frozenset((node,))
+        else:
+            before = {found[p.node] for p in node.operands}
+            own = frozenset().union(*before) if len(before) != 1 else next(iter(before))
+        found[node] = interned.setdefault(own, own)
+    return found

@@ -1,0 +1,64 @@
+"""Report: sums, order, JSON and sentences."""
+
+from __future__ import annotations
+
+import json
+
+from hintc.remark import PassReport
+from hintc.report import Report
+
+
+def filled() -> Report:
+    report = Report(source="GraphDef 'g.pb'", pipeline="a,b,a")
+    first, second = PassReport(), PassReport()
+    first.count("fused", 2)
+    first.fused("lstm", "rnn/while", "an LSTM of 64 units")
+    second.count("fused")
+    second.refused("gates", "rnn_1/while", "the gates are hard sigmoids", "Use sigmoid.")
+    second.note("seen", "x", "was seen")
+    for name, outcome in (("a", first), ("b", PassReport()), ("a", second)):
+        report.add_pass(name, outcome)
+    report.sizes = {"source": 1000, "tflite": 10}
+    report.ops_before, report.ops_after = {"While": 2, "MatMul": 8}, {"PartitionedCall": 1}
+    report.operators = {f"OP_{n}": 20 - n for n in range(10)}
+    report.errors = {"y": 1.5e-7, "z": float("inf")}
+    report.tolerance = (1e-5, 1e-6)
+    report.timings = {"read": 0.5, "convert": 1.0}
+    return report
+
+
+def test_counts_are_summed_over_runs_of_a_pass() -> None:
+    assert filled().counts == {"a": {"fused": 3}}
+
+
+def test_remarks_by_kind_carry_the_pass() -> None:
+    report = filled()
+    assert [r.node for r in report.fused] == ["rnn/while"]
+    assert [r.node for r in report.not_fused] == ["rnn_1/while"]
+    assert [r.pass_name for r in report.remarks] == ["a", "a", "a"]
+
+
+def test_json_is_standard_and_complete() -> None:
+    data = json.loads(filled().to_json())
+    assert data["fused"][0]["reason"] == "an LSTM of 64 units"
+    assert data["not_fused"][0]["remedy"] == "Use sigmoid."
+    assert [p["name"] for p in data["passes"]] == ["a", "b", "a"]
+    assert data["errors"] == {"y": 1.5e-7, "z": "inf"}
+    assert data["tolerance"] == {"rtol": 1e-5, "atol": 1e-6}
+    assert json.loads(Report().to_json())["tolerance"] is None
+
+
+def test_text_says_what_and_why() -> None:
+    text = str(filled())
+    assert "'rnn/while': an LSTM of 64 units" in text
+    assert "'rnn_1/while': the gates are hard sigmoids [gates]\n    Use sigmoid." in text
+    assert "nodes: 10 -> 1" in text
+    assert "20 × OP_0" in text
+    assert "and 23 others" in text
+    assert "tflite 10" in text
+    assert "largest error of 'y': 1.5e-07 (tolerance: 1e-06 + 1e-05 of the value)" in text
+    assert "seconds: 1.50 (convert 1.00, read 0.50)" in text
+
+
+def test_an_empty_report_is_readable() -> None:
+    assert "fused: 0 (nothing)" in str(Report(source="GraphDef"))
