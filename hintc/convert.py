@@ -17,7 +17,7 @@ from hintc.files import write_atomically
 from hintc.graphdef import lower
 from hintc.instrument import Instrument
 from hintc.ir import Module
-from hintc.near import check_choice
+from hintc.near import check_choice, some
 from hintc.ops import TARGETS, Quantize, Target
 from hintc.pipeline import PassPipeline, Step
 from hintc.report import Report, count_graph_def_ops
@@ -102,7 +102,7 @@ def compile(
     outputs: Any = None,
     *,
     signature: str | None = None,
-    pipeline: PassPipeline | str | Sequence[Step] | None = None,
+    pipeline: Step | Sequence[Step] | None = None,
     form: Form = "auto",
     optimize_for: OptimizeFor = "size",
     target: Target = "tflite",
@@ -118,8 +118,8 @@ def compile(
         inputs: tensors or names, ``:0`` optional; guessed when there is no doubt.
         outputs: likewise.
         signature: of a SavedModel.
-        pipeline: what to run: a `PassPipeline`, its text, or a sequence of passes. Default:
-            `PassPipeline.DEFAULT`.
+        pipeline: what to run: a `PassPipeline`, its text, a pass, or a sequence of these.
+            Default: `PassPipeline.DEFAULT`.
         form: of recurrences: ``"fused"``, ``"unroll"``, ``"while"``, or ``"auto"``: chosen by
             `optimize_for`. Other values than the default override the option of that name of
             the passes that have it; so do the next three.
@@ -155,7 +155,7 @@ def convert(
     outputs: Any = None,
     *,
     signature: str | None = None,
-    pipeline: PassPipeline | str | Sequence[Step] | None = None,
+    pipeline: Step | Sequence[Step] | None = None,
     quantize: Literal["dynamic", "float16", "int8"] | None = None,
     keep_float: Sequence[str] = (),
     io_dtype: Literal["float32", "int8"] = "float32",
@@ -185,7 +185,8 @@ def convert(
         state: see `compile`.
         form: see `compile`.
         optimize_for: see `compile`.
-        check: see `compile`; the .tflite model itself is compared with the source.
+        check: see `compile`; the .tflite model itself is compared with the source, or, if it
+            has custom operators, which only their owner's kernels can run, the lowered graph.
         instruments: see `compile`.
         verify_each: see `compile`.
 
@@ -223,7 +224,7 @@ def convert(
     report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
     if feeds:
         with _timed(report, "check"):
-            _compare(compiled.source, legalized.tflite, feeds, report, quantize, state)
+            _check_model(compiled, legalized.tflite, feeds, quantize, state)
     return Converted(
         legalized.tflite, compiled.graph_def, report, compiled.inputs, compiled.outputs
     )
@@ -309,7 +310,7 @@ def _check_quantization(
     return cast("Quantize | None", quantize)
 
 
-def _pipeline(given: PassPipeline | str | Sequence[Step] | None) -> PassPipeline:
+def _pipeline(given: Step | Sequence[Step] | None) -> PassPipeline:
     if given is None:
         return PassPipeline.DEFAULT
     if isinstance(given, (list, tuple)):
@@ -350,6 +351,26 @@ def _feeds(check: Any) -> list[Mapping[str, Any] | None]:
             remedy="Give True, a mapping of input names to arrays, or a list of such mappings.",
         )
     return list(feeds)
+
+
+def _check_model(
+    compiled: Compiled,
+    tflite: bytes,
+    feeds: Sequence[Mapping[str, Any] | None],
+    quantize: str | None,
+    state: StateMode,
+) -> None:
+    """Compares the model, or the lowered graph where the model has ops without a kernel."""
+    report = compiled.report
+    custom = [name for name in report.operators if name.startswith("CUSTOM:")]
+    if not custom:
+        _compare(compiled.source, tflite, feeds, report, quantize, state)
+        return
+    codes = some(name.removeprefix("CUSTOM:") for name in custom)
+    report.add_notes(
+        "check", [(compiled.outputs[0], f"no kernel for {codes}: the lowered graph was compared")]
+    )
+    _compare(compiled.source, compiled.graph_def, feeds, report, None, state)
 
 
 def _compare(

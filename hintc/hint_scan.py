@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hintc.hints import FIRST, LAST, STACK, HintRecord, hint_call_record
-from hintc.ir import ARG, RESULT, Function, Graph, Module, Node, Port, Scan
+from hintc.ir import (
+    ARG,
+    RESULT,
+    AttributeValue,
+    DType,
+    Function,
+    Graph,
+    Module,
+    Node,
+    Port,
+    Scan,
+    Tensor,
+)
 
 _PLUMBING = frozenset({ARG, RESULT, "Identity", "Pack", "Unpack", "Const"})
 
@@ -159,3 +171,28 @@ def _plain(port: Port) -> Port:
     while port.node.op == "Identity" and not port.node.controls:
         port = port.node.operands[0]
     return port
+
+
+def last_step(graph: Graph, value: Port, dtype: DType, name: str) -> Port:
+    """A new StridedSlice ``value[-1]``; `dtype` is the value's element type."""
+    bounds = [
+        _index(graph, at, f"{name}/{part}") for part, at in (("begin", -1), ("end", 0), ("step", 1))
+    ]
+    attributes: dict[str, AttributeValue] = {
+        "T": dtype,
+        "Index": DType.INT32,
+        "begin_mask": 0,
+        "end_mask": 1,
+        "ellipsis_mask": 0,
+        "new_axis_mask": 0,
+        "shrink_axis_mask": 1,
+    }
+    return Port(graph.add("StridedSlice", [value, *bounds], attributes, name=name))
+
+
+def _index(graph: Graph, value: int, name: str) -> Port:
+    attributes: dict[str, AttributeValue] = {
+        "value": Tensor.of([value], DType.INT32),
+        "dtype": DType.INT32,
+    }
+    return Port(graph.add("Const", (), attributes, name=name))

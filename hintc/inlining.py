@@ -111,6 +111,8 @@ def _settle(copies: Iterable[Node], call: Node, scope: str) -> None:
     for node in copies:
         node.device = node.device or call.device
         node.origin = origin
+        # freezing leaves wrong ones in bodies, where TensorFlow does not compare them
+        node.attributes.pop("_output_shapes", None)
         for key in (_UUID, "frame_name") if node.op in _ENTERS else (_UUID,):
             name = node.attributes.get(key)
             if isinstance(name, bytes) and name:

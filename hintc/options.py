@@ -7,14 +7,14 @@ or a list of values; ``none`` is None; a key alone means ``true``. Options are s
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from hintc.errors import HintcError
+from hintc.near import did_you_mean
 from hintc.rewrite import Pass
 
 _WORD = r"[^\s{}\[\],=\"]+"
@@ -30,15 +30,6 @@ class Word(str):
 
 Text: TypeAlias = "str | tuple[Text, ...]"
 """A value read from text: a `Word`, a quoted str, or a tuple of values."""
-
-
-def near_matches(name: str, known: Iterable[str]) -> str:
-    """A sentence that offers the known names most like `name`, or all of them."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    if near:
-        return "Did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
-    return f"Known: {', '.join(names)}." if names else ""
 
 
 def build(cls: type[Pass], options: Mapping[str, object]) -> Pass:
@@ -69,7 +60,7 @@ def checked(cls: type[Pass], options: Mapping[str, object]) -> dict[str, Any]:
             raise HintcError(
                 f"there is no option '{given}'",
                 pass_name=cls.name,
-                remedy=near_matches(key, known) or "The pass has no options.",
+                remedy=did_you_mean(key, known, "options"),
             )
         try:
             found[key] = _convert(value, hints[key])

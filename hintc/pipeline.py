@@ -12,7 +12,8 @@ from hintc import registry
 from hintc.errors import HintcError
 from hintc.instrument import Instrument, VerifyEach
 from hintc.ir import Module
-from hintc.options import build, checked, describe, near_matches, parse_steps
+from hintc.near import did_you_mean
+from hintc.options import build, checked, describe, parse_steps
 from hintc.remark import PassReport, Remark
 from hintc.rewrite import Pass
 
@@ -230,7 +231,8 @@ class PassPipeline:
         found = [at for at, step in enumerate(self.passes) if step.name == name]
         if not found:
             raise HintcError(
-                f"the pipeline has no pass '{name}'", remedy=near_matches(name, self.names)
+                f"the pipeline has no pass '{name}'",
+                remedy=did_you_mean(name, self.names, "passes"),
             )
         return found
 

@@ -21,7 +21,7 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from hintc.errors import HintcError
-from hintc.options import near_matches
+from hintc.near import did_you_mean
 from hintc.rewrite import Pass
 
 GROUP = "hintc.passes"
@@ -162,7 +162,7 @@ class Registry:
         raise HintcError(
             f"there is no pass '{name}'",
             why="; ".join(map(str, self.problems)) or None,
-            remedy=near_matches(name, self.passes),
+            remedy=did_you_mean(name, sorted(self.passes), "passes"),
         )
 
     def default_pipeline(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hintc.call_graph import reachable
 from hintc.errors import HintcError
 from hintc.ir import ARG, RESULT, AttributeValue, DType, Graph, Module, Node, Port, Tensor
 from hintc.ir.opdefs import is_stateful
@@ -108,9 +109,10 @@ class RewritePass(Pass):
     """A pass that replaces each place in the module that fits a pattern.
 
     Subclasses give `pattern` and `rewrite`, and `accept` where a match may still be refused. It
-    runs on the main graph and on all function bodies. An interior node whose value is also read
-    outside the match makes the match refused, unless `keep_escaping`. Each rewrite consumes at
-    least one node that no rewrite made, so a pass ends even where its output fits its pattern.
+    runs on the main graph and on the bodies of all functions it needs. An interior node whose
+    value is also read outside the match makes the match refused, unless `keep_escaping`. Each
+    rewrite consumes at least one node that no rewrite made, so a pass ends even where its output
+    fits its pattern.
 
     Attributes:
         keep_escaping: rewrite also where an interior value is read outside; the nodes that
@@ -143,7 +145,8 @@ class RewritePass(Pass):
         """
         report = RewriteReport()
         pattern = trace(self.pattern)
-        for graph in module.graphs():
+        bodies = [module.functions[name].graph for name in reachable(module)]
+        for graph in (module.graph, *bodies):
             _Engine(self, module, graph, pattern, report).run()
         return report
 

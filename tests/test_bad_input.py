@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_models
 import tensorflow as tf
 
 import hintc
+import small_models
 from hintc.cli import main
 from hintc.errors import HintcError
 from hintc.source import read_source
@@ -247,11 +247,11 @@ def test_function_without_a_signature() -> None:
 
 
 def test_function_that_raises() -> None:
-    @tf.function(input_signature=[tf.TensorSpec([2], tf.float32)])
     def broken(x: Any) -> Any:
         raise ZeroDivisionError("oh")
 
-    refused(broken, "cannot be traced", "ZeroDivisionError", "oh")
+    function = tf.function(broken, input_signature=[tf.TensorSpec([2], tf.float32)])
+    refused(function, "cannot be traced", "ZeroDivisionError", "oh")
 
 
 def test_keras_model_without_inputs() -> None:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
-import small_models
 import tensorflow as tf
 
 import hintc
+import small_models
 from hintc.errors import EquivalenceError, HintcError
 from hintc.instrument import Instrument
 from hintc.ir import Module

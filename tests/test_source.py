@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_models
 import tensorflow as tf
 
+import small_models
 from hintc.errors import HintcError
 from hintc.source import SourceModel, read_source
 
@@ -28,14 +28,17 @@ def placeholder_shape(source: SourceModel, name: str) -> list[int]:
     return [dim.size for dim in node.attr["shape"].shape.dim]
 
 
-class Scale(tf.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = tf.Variable([1.0, 2.0, 3.0])
+def scale_module() -> Any:
+    """A tf.Module with a variable and a function `apply` of it; keep it alive to use `apply`."""
+    module = tf.Module()
+    module.w = tf.Variable([1.0, 2.0, 3.0])
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="data")])
-    def apply(self, data: Any) -> dict[str, Any]:
-        return {"scaled": data * self.w, "plain": data + 0.0}
+    def apply(data: Any) -> dict[str, Any]:
+        return {"scaled": data * module.w, "plain": data + 0.0}
+
+    spec = tf.TensorSpec([None, 3], tf.float32, name="data")
+    module.apply = tf.function(apply, input_signature=[spec])
+    return module
 
 
 # -- GraphDefs ---------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ def test_session_keeps_hinted_results_that_nobody_reads() -> None:
 
 @pytest.mark.parametrize("traced", [False, True], ids=["tf.function", "ConcreteFunction"])
 def test_functions(traced: bool) -> None:
-    scale = Scale()  # kept alive: a function does not own its variables
+    scale = scale_module()
     source = read_source(scale.apply.get_concrete_function() if traced else scale.apply)
     assert source.inputs == ("data",)
     assert [source.keys[name] for name in source.outputs] == ["plain", "scaled"]
@@ -176,18 +179,18 @@ def test_functions(traced: bool) -> None:
 
 
 def test_outputs_can_be_chosen_by_key() -> None:
-    scale = Scale()
+    scale = scale_module()
     source = read_source(scale.apply, outputs=["scaled"])
     (scaled,) = outputs_of(source, X)
     np.testing.assert_allclose(scaled, X * [1, 2, 3], rtol=1e-6)
 
 
 def test_loops_of_functions_stay_loops() -> None:
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
     def doubled(x: Any) -> Any:
         return tf.while_loop(lambda i, _: i < 3, lambda i, s: (i + 1, s * 2.0), (0, x))[1]
 
-    ops = {node.op for node in read_source(doubled).graph_def.node}
+    function = tf.function(doubled, input_signature=[tf.TensorSpec([None], tf.float32)])
+    ops = {node.op for node in read_source(function).graph_def.node}
     assert ops & {"While", "StatelessWhile"}
     assert "Switch" not in ops
 
@@ -197,7 +200,7 @@ def test_loops_of_functions_stay_loops() -> None:
 
 @pytest.mark.parametrize("signature", [None, "serving_default", "other"])
 def test_saved_model_2(tmp_path: Path, signature: str | None) -> None:
-    scale = Scale()
+    scale = scale_module()
     signatures = {"serving_default": scale.apply, "other": scale.apply}
     tf.saved_model.save(scale, str(tmp_path), signatures=signatures)
     source = read_source(tmp_path, signature=signature)

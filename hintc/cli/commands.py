@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +50,10 @@ def convert_command(output: str, as_json: bool, **options: Any) -> None:
 
     SOURCE is a SavedModel folder, or a .pb, .pbtxt, .keras or .h5 file.
     """
-    _check_output(output)
+    check_output(output)
     result = _run("convert", options, progress_shown=output != STDOUT or sys.stderr.isatty())
     _require_fused(options, result.report)
-    _write(output, result.tflite)
+    write_output(output, result.tflite)
     show_report(result.report, as_json=as_json, to_stderr=output == STDOUT)
 
 
@@ -71,10 +70,10 @@ def compile_command(output: str, as_json: bool, **options: Any) -> None:
 
     SOURCE is a SavedModel folder, or a .pb, .pbtxt, .keras or .h5 file.
     """
-    _check_output(output, (".pb", ".pbtxt", ".hir"))
+    check_output(output, (".pb", ".pbtxt", ".hir"))
     result = _run("compile", options)
     _require_fused(options, result.report)
-    _write(output, _encoded(result, output))
+    write_output(output, _encoded(result, output))
     show_report(result.report, as_json=as_json, to_stderr=output == STDOUT)
 
 
@@ -100,11 +99,11 @@ def explain_command(as_json: bool, **options: Any) -> None:
 
 def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) -> Any:
     """Calls `hintc.convert` or `hintc.compile` with what the command line says."""
-    switches = DebugSwitches(**{f.name: options[f.name] for f in fields(DebugSwitches)})
+    switches = DebugSwitches.of(options)
     for name, choices in _CHOICES.items():
         if name in options:
             check_choice(f"--{name.replace('_', '-')}", options[name], choices)
-    _check_source(options["source"])
+    check_source(options["source"])
     pipeline = resolve_pipeline(options["pipeline"])
     passed = {name: options[name] for name in _CHOICES if name in options}
     with compiler_session(switches) as errors, progress(errors, progress_shown) as shown:
@@ -127,13 +126,13 @@ def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) 
         )
 
 
-def _check_source(source: str) -> None:
+def check_source(source: str) -> None:
     """Finds a wrong path before TensorFlow is loaded."""
     if not Path(source).expanduser().exists():
         raise HintcError(f"'{source}' does not exist", remedy="Check the path.")
 
 
-def _check_output(output: str, suffixes: tuple[str, ...] = ()) -> None:
+def check_output(output: str, suffixes: tuple[str, ...] = ()) -> None:
     """Refuses, before anything slow, what cannot be written."""
     if output == STDOUT:
         return
@@ -160,9 +159,10 @@ def _require_fused(options: Mapping[str, Any], report: Report) -> None:
     )
 
 
-def _write(output: str, data: bytes | str) -> None:
+def write_output(output: str, data: bytes | str) -> None:
+    """Writes a result to its file, whole or not at all, or to standard output."""
     if output == STDOUT:
-        click.get_binary_stream("stdout").write(data.encode() if isinstance(data, str) else data)
+        sys.stdout.buffer.write(data.encode() if isinstance(data, str) else data)
     else:
         write_atomically(output, data)
 

@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "hintc") -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = cli.main(given, prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
     except HintcError as error:
         return _report(error, error.exit_code, "--traceback" in given)
     except click.ClickException as error:
@@ -96,5 +97,8 @@ def _report(error: Exception, status: int, with_traceback: bool) -> int:
     if isinstance(error, click.UsageError) and error.ctx is not None:
         click.echo(f"Try '{error.ctx.command_path} --help'.", err=True)
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    notes = getattr(error, "__notes__", ())
     click.echo(f"{click.style('error', fg='red', bold=True)}: {text}", err=True)
+    for note in notes:
+        click.echo(note, err=True)
     return status

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -35,6 +35,11 @@ class DebugSwitches:
     verify_each: bool = True
     timing: bool = False
     traceback: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> DebugSwitches:
+        """The switches among the options of a command."""
+        return cls(**{field.name: options[field.name] for field in fields(cls)})
 
 
 @contextlib.contextmanager
@@ -133,8 +138,13 @@ def _progress_instrument(status: Status) -> Instrument:
     return Progress()
 
 
-def resolve_pipeline(text: str | None) -> Any:
-    """The pipeline to run; what cannot be parsed is an error before anything slow starts."""
+def resolve_pipeline(text: str | None) -> PassPipeline:
+    """The pipeline to run; what cannot be parsed is an error before anything slow starts.
+
+    None and the word "default" are `PassPipeline.DEFAULT`.
+    """
     from hintc.pipeline import PassPipeline
 
-    return PassPipeline.DEFAULT if text is None else PassPipeline.parse(text)
+    if text is None or text.strip() == "default":
+        return PassPipeline.DEFAULT
+    return PassPipeline.parse(text)

@@ -54,6 +54,10 @@ class Unbound:
     name: str
 
 
+_HASHED_ELEMENTS = 64
+"""Larger tensors are hashed by type and shape alone: graphs have few of one shape."""
+
+
 class Tensor:
     """A constant. Its elements are decoded once, when `array` is first read; never writable.
 
@@ -108,7 +112,9 @@ class Tensor:
         return self.array.tobytes() == other.array.tobytes()
 
     def __hash__(self) -> int:
-        return hash((self.dtype, self.shape))
+        if self.dtype is DType.STRING or self.array.size > _HASHED_ELEMENTS:
+            return hash((self.dtype, self.shape))
+        return hash((self.dtype, self.shape, self.array.tobytes()))
 
     def __repr__(self) -> str:
         return f"Tensor({self.dtype.name}, {self.shape})"

@@ -1,4 +1,4 @@
-"""choose-form: every Scan gets its form and is written in it; after this only TensorFlow ops are left.
+"""choose-form: every Scan is written in a form of its own; only TensorFlow ops are left.
 
 * fused: one call of the kernel that recognition found. Smallest, and known to every target.
 * while: a loop without TensorLists; batch and time stay dynamic.

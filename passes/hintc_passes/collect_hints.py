@@ -22,6 +22,7 @@ from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
+from hintc.stub import referenced_functions
 from hintc_passes.hinting.call import make_call
 from hintc_passes.hinting.constants import Constants
 from hintc_passes.hinting.region import (
@@ -34,7 +35,7 @@ from hintc_passes.hinting.region import (
     stateful_node,
 )
 from hintc_passes.hinting.stacking import cancel_own_packs, cancel_readers
-from hintc_passes.hinting.wrapper import dissolve, referenced_functions, remove_identities
+from hintc_passes.hinting.wrapper import dissolve, remove_identities
 
 
 @register

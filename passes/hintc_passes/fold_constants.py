@@ -157,6 +157,8 @@ def _static_shape(port: Port) -> tuple[int, ...] | None:
         return value.shape.dims if isinstance(value, Tensor) else None
     if node.op == "Placeholder":
         shape = node.attributes.get("shape")
+    elif functions_of(node):  # freezing leaves wrong shapes on calls and loops
+        return None
     else:
         shapes = node.attributes.get("_output_shapes", ())
         shape = shapes[port.index] if isinstance(shapes, tuple) and port.index < len(shapes) else ()

@@ -22,8 +22,8 @@ from hintc.ops import Target
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
+from hintc.stub import referenced_functions
 from hintc_passes.hinting.fused import NotFusedError, mark_fused, sequence_fusion
-from hintc_passes.hinting.wrapper import referenced_functions
 
 _FRAMES = ("Enter", "RefEnter", "Switch", "RefSwitch")
 

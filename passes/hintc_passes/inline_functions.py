@@ -90,11 +90,13 @@ def _calls_itself(name: str, calls: dict[str, list[str]]) -> bool:
 
 
 def _remove_unneeded(module: Module, inlined: dict[str, None], report: PassReport) -> None:
-    """Remove what was inlined, and what only that needed; other strangers stay."""
+    """Remove what was inlined, and what only that needed, unless a stranger refers to it."""
     if not inlined:
         return
-    before = set(reachable(module, also=inlined))
-    still = set(reachable(module, also=[n for n in module.functions if n not in before]))
-    for name in before - still:
+    concerned = set(reachable(module, also=inlined))
+    strangers = [f for name, f in module.functions.items() if name not in concerned]
+    # a copy, so that what nobody runs is not lifted for good
+    referred = [name for f in strangers for name in callees(module, f.copy().graph)]
+    for name in concerned - set(reachable(module, also=referred)):
         del module.functions[name]
         report.count("functions removed")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hintc.errors import HintcError
-from hintc.hint_scan import SequenceCall
+from hintc.hint_scan import SequenceCall, last_step
 from hintc.hints import CONSTANT_PREFIX, RECORD, HintRecord, called_function
 from hintc.ir import FunctionRef, Fusion, Graph, Module, Node, Port
+from hintc.ir.scan import dtype_of
 from hintc.ops import PREFIX, FusedOp, Target, declared
-from hintc_passes.hinting.stacking import last_element
 
 
 class NotFusedError(Exception):
@@ -154,5 +154,6 @@ def _read_last_steps(node: Node, found: SequenceCall) -> None:
                 "loop does not stack.",
                 "Use the loop's outputs, not its final state.",
             )
-        last = last_element(graph, Port(node, stacks[0]), f"{node.name}/last_state")
+        stack = Port(node, stacks[0])
+        last = last_step(graph, stack, dtype_of(stack), f"{node.name}/last_state")
         graph.replace_uses(Port(node, at), last)

@@ -34,23 +34,6 @@ def through_identities(port: Port) -> Port:
     return port
 
 
-def last_element(graph: Graph, value: Port, name: str) -> Port:
-    """``value[-1]``."""
-    bounds = [
-        _constant(graph, [v], f"{name}/{part}")
-        for part, v in (("begin", -1), ("end", 0), ("step", 1))
-    ]
-    masks = {f"{part}_mask": 0 for part in ("begin", "ellipsis", "new_axis")}
-    attributes: dict[str, AttributeValue] = {
-        "T": dtype_of(value),
-        "Index": DType.INT32,
-        "end_mask": 1,
-        "shrink_axis_mask": 1,
-        **masks,
-    }
-    return Port(graph.add("StridedSlice", [value, *bounds], attributes, name=name))
-
-
 def cancel_own_packs(graph: Graph, packs: Iterable[Node]) -> int:
     """Let the readers of the given Packs read what was unpacked, where that is the same."""
     count = 0

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hintc.hints import OUTPUT_INDEX, HintCall, hint_call_record, strip_hint
-from hintc.ir import FunctionRef, Graph, Module, Node, Port
+from hintc.ir import Graph, Module, Node, Port
 from hintc.remark import PassReport
-
-_REFERENCES = ("f", "body", "cond", "then_branch", "else_branch", "branches")
+from hintc.stub import referenced_functions
 
 # list of the mappings -> (key of the child's index, which child, which side of it)
 _CHECKED = (
@@ -18,18 +17,6 @@ _CHECKED = (
 )
 
 Indices = dict[str, list[int]]
-
-
-def referenced_functions(module: Module, node: Node) -> list[str]:
-    """Names of the library functions that a node calls."""
-    found = [node.op] if node.op in module.functions else []
-    for key in _REFERENCES:
-        if key in node.attributes:
-            value = node.attributes[key]
-            for ref in value if isinstance(value, tuple) else (value,):
-                if isinstance(ref, FunctionRef) and ref.name in module.functions:
-                    found.append(ref.name)
-    return found
 
 
 def dissolve(

@@ -1,0 +1,201 @@
+"""Unrolled steps read in lockstep.
+
+A lane is a tuple of T values, one for each step, that play the same role. Starting from the lanes
+that an output packs, the operands of a lane's nodes form lanes again, and each is of one kind:
+
+* fixed: the same value in every step;
+* element: the elements of an unpacked sequence, in order;
+* computed: equal ops with equal attributes, the node of step k needing element k but none later;
+* carried: the value of step k was computed in step k - 1, that of step 0 is the initial one.
+
+If every lane is of a kind, the steps are provably the same function. The last value of a lane may
+be missing (None) where only the next step would have read it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hintc.ir import Graph, Node, Port
+from hintc_passes.loops.merging import attributes_key
+from hintc_passes.loops.refusal import Refusal
+
+Lane = tuple[Port | None, ...]
+_NEVER = -1
+"""The step of a value that needs no element of a sequence."""
+
+
+class Kind(enum.Enum):
+    """What the values of a lane are."""
+
+    FIXED = enum.auto()
+    ELEMENT = enum.auto()
+    COMPUTED = enum.auto()
+    CARRIED = enum.auto()
+
+
+@dataclass
+class Chain:
+    """T equal steps.
+
+    Attributes:
+        trip: T.
+        lanes: every lane with its kind; those that others are computed from come later.
+        following: for each carried lane the lane of the values carried on.
+    """
+
+    trip: int
+    lanes: dict[Lane, Kind] = field(default_factory=dict)
+    following: dict[Lane, Lane] = field(default_factory=dict)
+
+    def of_kind(self, kind: Kind) -> list[Lane]:
+        """The lanes of one kind, in order of discovery."""
+        return [lane for lane, found in self.lanes.items() if found is kind]
+
+
+class Lockstep:
+    """Finds the chain that some outputs belong to.
+
+    Args:
+        graph: has the steps.
+        same: equal values, see `merge_equal`.
+        sequences: lanes that are elements of sequences, in the order of the steps.
+        trip: number of steps.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        same: Mapping[Port, Port],
+        sequences: Sequence[Lane],
+        trip: int,
+    ) -> None:
+        self._same = same
+        self._elements = set(sequences)
+        self._step = self._steps(graph, sequences)
+        self._chain = Chain(trip)
+        self._by_start: dict[Lane, Lane] = {lane[:-1]: lane for lane in sequences}
+
+    def _steps(self, graph: Graph, sequences: Sequence[Lane]) -> dict[Port | Node, int]:
+        """The last element that each node needs; elements themselves by port."""
+        found: dict[Port | Node, int] = {}
+        for lane in sequences:
+            found |= {port: k for k, port in enumerate(lane) if port is not None}
+        for node in graph.topological():
+            steps = [self._of(found, p) for p in self.operands(node)]
+            found[node] = max(steps, default=_NEVER)
+        return found
+
+    @staticmethod
+    def _of(found: Mapping[Port | Node, int], port: Port) -> int:
+        step = found.get(port)
+        return step if step is not None else found.get(port.node, _NEVER)
+
+    def operands(self, node: Node) -> list[Port]:
+        """What a node reads, equal values merged."""
+        return [self._same.get(p, p) for p in node.operands]
+
+    def step(self, port: Port) -> int:
+        """The last element that a value needs, `_NEVER` for none."""
+        return self._of(self._step, port)
+
+    def run(self, outputs: Sequence[Lane]) -> Chain:
+        """Follow the lanes back from `outputs`.
+
+        A lane that lags one step behind may be carried, or computed from what is carried alone.
+        It is carried if it continues a lane that is known; so such lanes are settled last.
+
+        Raises:
+            Refusal: two steps differ, or depend on each other in a way that no recurrence has.
+        """
+        pending, lagging = list(reversed(outputs)), deque[Lane]()
+        while pending or lagging:
+            settle = not pending
+            lane = self._whole(lagging.popleft() if settle else pending.pop())
+            if lane in self._chain.lanes:
+                continue
+            kind = self._kind(lane, settle=settle)
+            if kind is None:
+                lagging.append(lane)
+                continue
+            self._chain.lanes[lane] = kind
+            if lane[-1] is not None:
+                self._by_start.setdefault(lane[:-1], lane)
+            if kind is Kind.COMPUTED:
+                pending.extend(reversed(self._operand_lanes(lane)))
+            elif kind is Kind.CARRIED:
+                following = self._whole((*lane[1:], None))
+                self._chain.following[lane] = following
+                pending.append(following)
+        self._chain.following = {
+            lane: self._whole(following) for lane, following in self._chain.following.items()
+        }
+        return self._chain
+
+    def _whole(self, lane: Lane) -> Lane:
+        """The lane with its last value, if a lane with that one is known."""
+        return lane if lane[-1] is not None else self._by_start.get(lane[:-1], lane)
+
+    def _kind(self, lane: Lane, *, settle: bool) -> Kind | None:
+        if lane in self._elements:
+            return Kind.ELEMENT
+        known = [port for port in lane if port is not None]
+        if all(port == known[0] for port in known):
+            return Kind.FIXED
+        steps = [self.step(port) for port in known]
+        if all(step == k for k, step in enumerate(steps)):
+            self._check_equal(known)
+            return Kind.COMPUTED
+        if steps[0] <= 0 and all(step == k for k, step in enumerate(steps[1:])):
+            if lane[1:] in self._by_start:
+                return Kind.CARRIED
+            if not settle:
+                return None
+            return Kind.COMPUTED if _alike(known) else Kind.CARRIED
+        k = next((k for k, s in enumerate(steps) if s not in (k, k - 1)), 0)
+        raise Refusal(
+            "chain-order",
+            f"'{known[k]}' stands where step {k} expects a value of this or the last step",
+        )
+
+    def _check_equal(self, ports: Sequence[Port]) -> None:
+        first = ports[0].node
+        for k, port in enumerate(ports):
+            if not _alike((ports[0], port)):
+                node = port.node
+                what = (
+                    f"the {node.op} '{node.name}' of step {k} has other attributes than "
+                    f"'{first.name}' of step 0"
+                    if node.op == first.op
+                    else f"step {k} has the {node.op} '{node.name}' where step 0 has the "
+                    f"{first.op} '{first.name}'"
+                )
+                raise Refusal(
+                    "chain-differs",
+                    what,
+                    "Only steps that compute the same can become one recurrence.",
+                )
+
+    def _operand_lanes(self, lane: Lane) -> list[Lane]:
+        nodes = [None if port is None else self.operands(port.node) for port in lane]
+        first = nodes[0]
+        assert first is not None
+        return [
+            tuple(None if node is None else node[slot] for node in nodes)
+            for slot in range(len(first))
+        ]
+
+
+def _alike(ports: Sequence[Port]) -> bool:
+    """True if the values are the same result of nodes that differ in their operands only."""
+    first = ports[0]
+    wanted = (first.node.op, first.index, len(first.node.operands))
+    if any((p.node.op, p.index, len(p.node.operands)) != wanted for p in ports):
+        return False
+    if first.node.op == "_Arg":
+        return False
+    attributes = attributes_key(first.node)
+    return all(attributes_key(p.node) == attributes for p in ports)

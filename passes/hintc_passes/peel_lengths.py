@@ -1,0 +1,224 @@
+"""peel-lengths: sequence lengths move out of a recurrence, so that the plain cell is left in it.
+
+Recognises a Scan whose every state and output is ``Select(t >= lengths, old, new)``, with the old
+state for states and zeros for outputs, as dynamic_rnn makes it. The Scan then runs all steps; rows
+at and beyond the length are zeroed afterwards, and the final state is read from the outputs at
+``lengths - 1`` (the initial state where the length is 0 or less). Bit for bit the same.
+
+Refuses, with a remark, when the final value of a state is read that is not an output of each step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hintc.graphdef.emit import Emitter
+from hintc.graphdef.scan_lowering import remove_unused_functions
+from hintc.graphdef.shapes import infer_results, infer_shapes, producers
+from hintc.ir import SCAN, DType, Graph, Module, Node, Port, Scan, Shape
+from hintc.ir.opdefs import is_stateful
+from hintc.ir.scan import dtype_of
+from hintc.registry import register
+from hintc.remark import PassReport
+from hintc.rewrite import Pass
+from hintc_passes.loops.lengths import Freeze, find_freeze
+from hintc_passes.loops.reach import inner_first
+from hintc_passes.loops.refusal import Refusal
+from hintc_passes.loops.step import Step, new_step
+from hintc_passes.loops.values import is_zeros
+
+
+@register
+@dataclass(frozen=True)
+class PeelLengths(Pass):
+    """Run sequences of different lengths in full, and mask the outputs."""
+
+    name: ClassVar[str] = "peel-lengths"
+
+    def run(self, module: Module) -> PassReport:
+        """Peel every such Scan that the main graph reaches."""
+        report = PassReport()
+        bodies: dict[str, None] = {}
+        for graph in list(inner_first(module)):
+            for node in graph.topological():
+                if node.op == SCAN and Scan.of(node).fusion is None:
+                    self._peel(module, graph, node, report, bodies)
+        remove_unused_functions(module, bodies)
+        return report
+
+    def _peel(
+        self,
+        module: Module,
+        graph: Graph,
+        node: Node,
+        report: PassReport,
+        bodies: dict[str, None],
+    ) -> None:
+        step = Step.of(module, node)
+        freeze = find_freeze(step)
+        effects = any(is_stateful(n) and not n.op.startswith("_") for n in step.graph)
+        if freeze is None or effects:
+            return
+        name, body = node.name, Scan.of(node).body
+        try:
+            _Peeling(module, graph, node, step, freeze).run()
+        except Refusal as refusal:
+            report.refused(refusal.code, name, refusal.reason, refusal.remedy)
+            return
+        bodies[body] = None
+        report.count("peeled")
+        report.note("lengths-peeled", name, "runs all steps; rows beyond their length are masked")
+
+
+class _Peeling:
+    def __init__(
+        self, module: Module, graph: Graph, node: Node, step: Step, freeze: Freeze
+    ) -> None:
+        self._module, self._graph, self._node = module, graph, node
+        self._step, self._freeze, self._scan = step, freeze, Scan.of(node)
+        self._outer = dict(zip(step.invariants, self._scan.invariants, strict=True))
+        self._ranks = self._row_ranks()
+        self._row_of_state = self._final_rows()
+        self._check()
+
+    def _row_ranks(self) -> list[int | None]:
+        """Ranks of the states and outputs of one step."""
+        scan = self._scan
+        given = (*scan.xs, *scan.states, *scan.invariants)
+        shapes = infer_shapes(self._module, self._graph, given)
+        lengths = shapes[self._outer[self._freeze.lengths]]
+        if lengths.rank != 1:
+            raise Refusal("lengths-rank", "the sequence lengths are not provably one per row")
+        rows = [Shape(s.dims[1:] if s.dims else None) for s in (shapes[x] for x in scan.xs)]
+        args = [Shape(()), *rows, *(shapes[p] for p in (*scan.states, *scan.invariants))]
+        return [s.rank for s in infer_results(self._module, self._step.graph, args)]
+
+    def _final_rows(self) -> dict[int, int]:
+        """For each state whose final value is read, the output that has it as its rows."""
+        found = {}
+        for at, port in enumerate(self._freeze.nexts):
+            if not self._graph.uses(Port(self._node, at)):
+                continue
+            rows = [k for k, (new, _) in enumerate(self._freeze.ys) if new == port]
+            if not rows:
+                reader = self._graph.uses(Port(self._node, at))[0].node
+                raise Refusal(
+                    "lengths-final-state",
+                    f"keeps its sequence lengths inside: '{reader.name}' reads the final value of "
+                    f"state {at}, which is not an output of each step",
+                    "Use the last output instead, or do not return this state.",
+                )
+            found[at] = rows[0]
+        return found
+
+    def _check(self) -> None:
+        if any((*self._scan.reverse_xs, *self._scan.reverse_ys)):
+            raise Refusal("lengths-reversed", "reads or writes backwards in time")
+        for _, beyond in self._freeze.ys:
+            if not is_zeros(self._outer.get(beyond, beyond)):
+                raise Refusal(
+                    "lengths-not-zero", "outputs beyond the length are not provably zero"
+                )
+        if any(rank is None or rank < 1 for rank in self._ranks):
+            raise Refusal("lengths-rank", "the rank of a state or output is not known")
+
+    def run(self) -> None:
+        graph, node, name = self._graph, self._node, self._node.name
+        origin = node.origin or (name,)
+        graph.rename(node, graph.unique_name(f"{name}/lengths"))
+        peeled = self._plain_scan(name, origin)
+        emit = Emitter(graph, name, origin)
+        lengths = self._lengths(emit)
+        states = len(self._scan.states)
+        for at, k in self._row_of_state.items():
+            rows = Port(peeled, states + k)
+            graph.replace_uses(Port(node, at), self._final(emit, lengths, rows, at))
+        for k in range(len(self._freeze.ys)):
+            old = Port(node, states + k)
+            if graph.uses(old):
+                masked = self._masked(emit, lengths, Port(peeled, states + k), states + k)
+                graph.replace_uses(old, masked)
+        graph.replace_control_uses(node, [peeled])
+        graph.remove(node)
+
+    def _plain_scan(self, name: str, origin: tuple[str, ...]) -> Node:
+        step, scan, freeze = self._step, self._scan, self._freeze
+        results = [(f"next_{k}", p) for k, p in enumerate(freeze.nexts)]
+        results += [(f"y_{k}", p) for k, (p, _) in enumerate(freeze.ys)]
+        needed = producers(p for _, p in results)
+        nodes = [n for n in step.graph if n in needed and not n.op.startswith("_")]
+        kept = [p for p in step.invariants if p.node in needed]
+        ports = (*step.xs, *step.states, *kept)
+        body = new_step(
+            f"{scan.body}_plain", nodes, step.t, [(p.node.name, p) for p in ports], results
+        )
+        peeled = Scan(
+            self._module.add_function(body).name,
+            scan.trip_count,
+            scan.xs,
+            scan.states,
+            tuple(self._outer[p] for p in kept),
+            scan.reverse_xs,
+            scan.reverse_ys,
+            form=scan.form,
+            hint=scan.hint,
+        ).add_to(self._module, self._graph, name=name, origin=origin)
+        peeled.device = self._node.device
+        self._graph.set_controls(peeled, self._node.controls)
+        return peeled
+
+    # -- masks, outside ----------------------------------------------------------------------
+
+    def _lengths(self, emit: Emitter) -> Port:
+        lengths = self._outer[self._freeze.lengths]
+        dtype = dtype_of(lengths)
+        if dtype is DType.INT32:
+            return lengths
+        return emit.node("Cast", [lengths], {"SrcT": dtype, "DstT": DType.INT32}, "lengths")
+
+    def _masked(self, emit: Emitter, lengths: Port, rows: Port, result: int) -> Port:
+        """`rows` [T, B, ...] with zeros where ``t >= lengths[b]``."""
+        rank = self._ranks[result]
+        assert rank is not None
+        steps = _column(emit, _range(emit, self._scan.trip_count, "steps"), "steps/column")
+        ended = emit.binary("GreaterEqual", steps, lengths, "ended")
+        for number in range(rank - 1):
+            ended = _column(emit, ended, f"ended/{number}", dtype=DType.BOOL)
+        dtype = dtype_of(rows)
+        zero = emit.constant(np.zeros((), dtype.numpy), "zero")
+        return emit.node("SelectV2", [ended, zero, rows], {"T": dtype}, "masked")
+
+    def _final(self, emit: Emitter, lengths: Port, rows: Port, at: int) -> Port:
+        """``rows[lengths[b] - 1, b]``; the initial state where there is no such row."""
+        rank = self._ranks[at]
+        assert rank is not None
+        one = emit.constant(np.int32(1), "one")
+        within = emit.binary("Minimum", lengths, self._scan.trip_count, "within")
+        last = emit.subtract(emit.binary("Maximum", within, one, "at_least_one"), one, "last")
+        batch = _range(emit, emit.element(emit.shape(lengths), 0), "batch")
+        places = emit.pack([last, batch], "places", axis=1)
+        dtype = dtype_of(rows)
+        found = emit.node(
+            "GatherNd", [rows, places], {"Tparams": dtype, "Tindices": DType.INT32}, "last_rows"
+        )
+        zero = emit.constant(np.int32(0), "none")
+        empty = emit.binary("LessEqual", lengths, zero, "empty")
+        for number in range(rank - 1):
+            empty = _column(emit, empty, f"empty/{number}", dtype=DType.BOOL)
+        return emit.node(
+            "SelectV2", [empty, self._scan.states[at], found], {"T": dtype}, "final"
+        )
+
+
+def _range(emit: Emitter, end: Port, name: str) -> Port:
+    start, step = (emit.constant(np.int32(n), f"{name}/{n}") for n in (0, 1))
+    return emit.node("Range", [start, end, step], {"Tidx": DType.INT32}, name)
+
+
+def _column(emit: Emitter, value: Port, name: str, dtype: DType = DType.INT32) -> Port:
+    """A new axis at the end."""
+    axis = emit.constant(np.int32(-1), f"{name}/axis")
+    return emit.node("ExpandDims", [value, axis], {"T": dtype, "Tdim": DType.INT32}, name)
