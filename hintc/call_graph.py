@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from hintc.ir import FunctionRef, Graph, Module, Node
 from hintc.ir.opdefs import is_stateful
@@ -85,15 +85,20 @@ class Effects:
 
     An op is taken to have none if it is declared stateless, or only reads, or draws random
     numbers; a call, loop or branch if the functions it runs have none. Unknown ops have some.
+
+    Args:
+        module: has the functions.
+        but: further ops whose effects do not count.
     """
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, *, but: Collection[str] = ()) -> None:
         self._module = module
+        self._none = _UNOBSERVED.union(but)
         self._functions: dict[str, bool] = {}
 
     def of(self, node: Node) -> bool:
         """True if running the node may be noticed otherwise than by its results."""
-        if node.op in _UNOBSERVED:
+        if node.op in self._none:
             return False
         if node.op in self._module.functions:
             return self._of_function(node.op)

@@ -79,13 +79,15 @@ def inline_call(
         for r in body.results
     ]
     new = list(copies.values())
-    new += _hold_sources(graph, call, list(copies.values()), scope)
+    new += _hold_sources(graph, call, list(copies.values()), results, scope)
     effects = _unheld_effects(body, call)
     waited = [
         copies.get(n) or values[Port(n)].node for n in (*body.control_results.values(), *effects)
     ]
     if effects:
-        new += _held(graph, results, [copies[n] for n in effects], scope)
+        holders = [_hold(graph, r, [copies[n] for n in effects], scope) for r in results]
+        results = [Port(holder) for holder in holders]
+        new += holders
     _replace(module, graph, call, results, waited)
     return new
 
@@ -136,22 +138,47 @@ def _bind(copies: Iterable[Node], bindings: Mapping[str, AttributeValue]) -> Non
                 node.attributes[key] = bindings[value.name]
 
 
-def _hold_sources(graph: Graph, call: Node, copies: Sequence[Node], scope: str) -> list[Node]:
-    """Nodes that read nothing must still run when, and in the frame where, the call ran."""
-    sources = [n for n in copies if not n.operands and not n.controls]
+def _hold_sources(
+    graph: Graph, call: Node, copies: Sequence[Node], results: list[Port], scope: str
+) -> list[Node]:
+    """What the call waited for, all of the body waits for; returns nodes added for that.
+
+    A node without operands must also run in the frame, and on the branch, where the call ran.
+    """
+    own = set(copies)
     switches = any(n.op in (*_ENTERS, *_SWITCHES) for n in copies)
     in_frame = _has_control_flow_v1(graph)
     _control_flow_v1[graph] = in_frame or switches
-    controls, added = list(call.controls), []
-    if sources and in_frame and not controls and call.operands:
+    added: list[Node] = []
+    if call.controls:
+        for node in copies:
+            before = {p.node for p in node.operands}.union(node.controls)
+            if own.isdisjoint(before):
+                _wait_for(graph, node, call.controls)
+        for at, value in enumerate(results):
+            if value.node not in own:
+                holder = _hold(graph, value, call.controls, scope)
+                results[at] = Port(holder)
+                added.append(holder)
+        return added
+    sources = [n for n in copies if not n.operands and not n.controls]
+    if sources and in_frame and call.operands:
         # a control edge from a Switch does not carry deadness, one from its reader does
-        first = call.operands[0]
-        pivot = graph.add("Identity", [first], {"T": dtype_of(first)}, name=f"{scope}/pivot")
-        controls, added = [pivot], [pivot]
-    if controls:
+        pivot = _hold(graph, call.operands[0], (), scope)
+        added.append(pivot)
         for node in sources:
-            graph.set_controls(node, controls)
+            _wait_for(graph, node, (pivot,))
     return added
+
+
+def _wait_for(graph: Graph, node: Node, controls: Sequence[Node]) -> None:
+    graph.set_controls(node, list(dict.fromkeys((*node.controls, *controls))))
+
+
+def _hold(graph: Graph, value: Port, controls: Sequence[Node], scope: str) -> Node:
+    """An Identity of `value` that waits for `controls`."""
+    dtype = dtype_of(value)
+    return graph.add("Identity", [value], {"T": dtype}, name=f"{scope}/held", controls=controls)
 
 
 def _has_control_flow_v1(graph: Graph) -> bool:
@@ -173,18 +200,6 @@ def _unheld_effects(body: Graph, call: Node) -> list[Node]:
             todo.extend(p.node for p in node.operands)
             todo.extend(node.controls)
     return [n for n in body if n not in seen and n.op not in (ARG, RESULT) and is_stateful(n)]
-
-
-def _held(graph: Graph, results: list[Port], effects: Sequence[Node], scope: str) -> list[Node]:
-    """Let every result wait for `effects`; changes `results`, returns the new nodes."""
-    added = []
-    for at, value in enumerate(results):
-        node = graph.add(
-            "Identity", [value], {"T": dtype_of(value)}, name=f"{scope}/held", controls=effects
-        )
-        results[at] = Port(node)
-        added.append(node)
-    return added
 
 
 def _replace(

@@ -11,6 +11,8 @@ from typing import Any
 from hintc.remark import PassReport, Remark, RemarkKind
 
 _TOP_OPS = 8
+_BECAME_A_LOOP = ("form-unroll", "form-while")
+"""Codes of the notes on a recurrence that is not fused, although it may have been recognised."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Report:
             ``"lower"``, ``"convert"``, ``"check"``.
         ops_before: op -> how often, in the source graph with its function bodies.
         ops_after: the same of the lowered graph.
+        fused_ops: fused op -> how many calls of it the lowered graph has.
         operators: TFLite operator -> how often; empty before `convert`.
         sizes: bytes: ``"source"``, ``"lowered"`` (serialised GraphDefs), ``"tflite"``.
         errors: output -> largest absolute difference from the source model; empty if not checked.
@@ -52,6 +55,7 @@ class Report:
     timings: dict[str, float] = field(default_factory=dict)
     ops_before: dict[str, int] = field(default_factory=dict)
     ops_after: dict[str, int] = field(default_factory=dict)
+    fused_ops: dict[str, int] = field(default_factory=dict)
     operators: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
@@ -64,13 +68,22 @@ class Report:
 
     @property
     def fused(self) -> list[Remark]:
-        """What was fused."""
-        return self._of(RemarkKind.FUSED)
+        """What was fused: for each node the last remark that says so.
+
+        A recurrence that was recognised, but then became a loop, is not among them.
+        """
+        found: dict[str, Remark] = {}
+        for remark in self.remarks:
+            if remark.kind is RemarkKind.FUSED:
+                found[remark.node] = remark
+            elif remark.code in _BECAME_A_LOOP:
+                found.pop(remark.node, None)
+        return list(found.values())
 
     @property
     def not_fused(self) -> list[Remark]:
         """What was left alone, with the reason and what would help."""
-        return self._of(RemarkKind.REFUSED)
+        return [remark for remark in self.remarks if remark.kind is RemarkKind.REFUSED]
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -79,9 +92,6 @@ class Report:
         for outcome in self.passes:
             found.setdefault(outcome.name, Counter()).update(outcome.counts)
         return {name: dict(counts) for name, counts in found.items() if any(counts.values())}
-
-    def _of(self, kind: RemarkKind) -> list[Remark]:
-        return [remark for remark in self.remarks if remark.kind is kind]
 
     def add_pass(self, name: str, report: PassReport) -> None:
         """Append the outcome of one pass; its remarks are marked with the pass's name."""
@@ -110,6 +120,7 @@ class Report:
             "timings": self.timings,
             "ops_before": self.ops_before,
             "ops_after": self.ops_after,
+            "fused_ops": self.fused_ops,
             "operators": self.operators,
             "sizes": self.sizes,
             "errors": {name: _number(error) for name, error in self.errors.items()},
@@ -128,7 +139,7 @@ class Report:
     def lines(self) -> Iterable[str]:
         """The report in sentences, one a line."""
         yield f"source: {self.source}"
-        yield f"fused: {len(self.fused)}" + ("" if self.fused else " (nothing)")
+        yield f"fused: {_listed(self.fused_ops) if self.fused_ops else 'nothing'}"
         yield from (f"  '{r.node}': {r.reason}" for r in self.fused)
         if self.not_fused:
             yield f"not fused: {len(self.not_fused)}"
@@ -154,14 +165,6 @@ class Report:
             return ""
         rtol, atol = self.tolerance
         return f" (tolerance: {atol:g} + {rtol:g} of the value)"
-
-
-def count_graph_def_ops(graph_def: Any) -> dict[str, int]:
-    """How often each op occurs, in the main graph and in function bodies, the commonest first."""
-    counts = Counter(node.op for node in graph_def.node)
-    for function in graph_def.library.function:
-        counts.update(node.op for node in function.node_def)
-    return dict(counts.most_common())
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -333,9 +333,12 @@ class _Engine:
                 results[name] = heir
 
     def _keep_names(self, names: Sequence[str], values: Sequence[Port], emitter: Emitter) -> None:
+        renamed: set[Node] = set()
         for name, value in zip(names, values, strict=True):
-            if value.node in emitter.added and name not in self._graph:
-                self._graph.rename(value.node, name)
+            node = value.node
+            if node in emitter.added and node not in renamed and name not in self._graph:
+                self._graph.rename(node, name)
+                renamed.add(node)
 
     def _retry(self, added: Iterable[Node], values: Iterable[Port]) -> None:
         """What is new, and what reads it as far up as the pattern is deep, may fit now."""

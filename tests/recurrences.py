@@ -157,3 +157,65 @@ def run_tflite(model: bytes, feeds: Mapping[str, Array]) -> list[Array]:
 
 def _bare(name: str) -> str:
     return name.partition(":")[0]
+
+
+def traced(function: Callable[..., Any], **inputs: Any) -> Any:
+    """The GraphDef of a Python function of tensors; results are named y_0, y_1, ...
+
+    Args:
+        function: takes the inputs by name, returns a list of tensors.
+        inputs: TensorSpecs; the Placeholders get these names.
+    """
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        # functional control flow, whatever mode the process is in
+        from tensorflow.python.ops import control_flow_util
+
+        before = control_flow_util.ENABLE_CONTROL_FLOW_V2
+        control_flow_util.ENABLE_CONTROL_FLOW_V2 = True
+        try:
+            tensors = {
+                name: tf.compat.v1.placeholder(spec.dtype, spec.shape, name)
+                for name, spec in inputs.items()
+            }
+            for at, result in enumerate(function(**tensors)):
+                tf.identity(result, name=f"y_{at}")
+        finally:
+            control_flow_util.ENABLE_CONTROL_FLOW_V2 = before
+    return graph.as_graph_def()
+
+
+def dynamic_rnn_model(
+    *, cells: int = 1, lengths: bool = True, final_cell_state: bool = False
+) -> tuple[Any, list[str]]:
+    """Hinted LSTMs under dynamic_rnn, frozen with seeded weights; the GraphDef and its outputs.
+
+    x [5, ?, 3] and lengths [?] -> y, the last layer's final h, and c if asked for.
+    """
+    import tensorflow as tf
+
+    import hintc.authoring as authoring
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [5, None, DEPTH], "x")
+        sizes = v1.placeholder(tf.int32, [None], "lengths") if lengths else None
+        layers = [authoring.TFLiteLSTMCell(UNITS) for _ in range(cells)]
+        stack = layers[0] if cells == 1 else v1.nn.rnn_cell.MultiRNNCell(layers)
+        y, state = authoring.dynamic_rnn(stack, x, sizes, dtype=tf.float32)
+        last = state if cells == 1 else state[-1]
+        tensors = {"y": y, "h": last.h} | ({"c": last.c} if final_cell_state else {})
+        names = list(tensors)
+        for name, tensor in tensors.items():
+            tf.identity(tensor, name=name)
+        hinted = authoring.find_all_hinted_output_nodes(graph_def=graph.as_graph_def())
+        random = np.random.default_rng(7)
+        with v1.Session() as session:
+            for variable in v1.global_variables():
+                value = random.uniform(-0.5, 0.5, variable.shape.as_list())
+                session.run(variable.initializer, {variable.initializer.inputs[1]: value})
+            frozen = v1.graph_util.convert_variables_to_constants(
+                session, graph.as_graph_def(), names + hinted
+            )
+    return frozen, names

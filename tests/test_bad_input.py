@@ -190,6 +190,32 @@ def test_session_without_values(resource: bool) -> None:
         refused(session, "'scope/w'", "no value", "initialisers", inputs=x, outputs=x * w)
 
 
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_hint_with_one_side_only(side: str) -> None:
+    with tf.Graph().as_default() as graph:
+        hint = hintc.OpHint("my_op")
+        x = v1.placeholder(tf.float32, [None, 2], "x")
+        x = hint.add_input(x) if side == "inputs" else x
+        y = 2.0 * x
+        tf.identity(hint.add_output(y) if side == "outputs" else y, name="y")
+    with pytest.raises(HintcError, match=f"'my_op'.*has {side} but no") as caught:
+        hintc.convert(graph.as_graph_def(), outputs="y")
+    assert caught.value.remedy
+    assert caught.value.pass_name == "collect-hints"
+
+
+def test_hint_that_is_not_closed_is_a_remark() -> None:
+    with tf.Graph().as_default() as graph:
+        hint = hintc.OpHint("my_op")
+        inside = 2.0 * hint.add_input(v1.placeholder(tf.float32, [None, 2], "x"))
+        hint.add_output(inside + 1.0)
+        tf.identity(inside, name="y")
+    report = hintc.convert(graph.as_graph_def(), outputs="y", check=True).report
+    (remark,) = report.not_fused
+    assert "'my_op'" in remark.reason
+    assert "add_output" in remark.remedy
+
+
 # -- names -------------------------------------------------------------------------------------
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-import small_models
 
+import small_models
 from hintc.cli import main
 from hintc.errors import EquivalenceError, HintcError, VerifyError
 from hintc.ir import Module
@@ -229,7 +229,14 @@ def test_passes_of_the_plug_in(capfd: Capture) -> None:
     assert captured.err == ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["passes"], ["convert", "--help"], ["--version"]])
+def test_the_bare_command_shows_help(capfd: Capture) -> None:
+    assert main([]) == 0
+    assert capfd.readouterr().out.startswith("Usage: hintc")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["passes"], ["convert", "--help"], ["--version"]]
+)
 def test_help_needs_no_tensorflow(arguments: list[str]) -> None:
     script = (
         "import sys; from hintc.cli import main\n"
@@ -284,7 +291,7 @@ def test_mistakes_of_the_user(
 @pytest.mark.parametrize(
     ("pipeline", "switches", "status"),
     [
-        ("fuse-y", ["--require-fused"], 0),
+        ("fuse-y", ["--require-fused"], 3),  # it only says so
         ("refuse-y", ["--require-fused"], 3),
         ("refuse-y", [], 0),
         ("fail", [], HintcError.exit_code),
@@ -302,6 +309,19 @@ def test_exit_status(
     err = capfd.readouterr().err
     assert "Traceback" not in err
     assert err.count("error:") == (status != 0)
+
+
+def test_require_fused_is_content_with_a_fused_op(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from hintc.authoring import OpHint
+
+    with tf.Graph().as_default() as graph:
+        hint = OpHint("my_op")
+        x = hint.add_input(tf.compat.v1.placeholder(tf.float32, [None, 2], "x"))
+        tf.identity(hint.add_output(2.0 * x), name="y")
+    source = small_models.write(graph.as_graph_def(), tmp_path / "g.pb")
+    assert main(["convert", str(source), "-o", "/dev/null", "--require-fused"]) == 0
 
 
 @pytest.mark.usefixtures("own_passes")

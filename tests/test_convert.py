@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import hintc
 import small_models
+from hintc.convert.count import count_fused_ops
 from hintc.errors import EquivalenceError, HintcError
 from hintc.instrument import Instrument
 from hintc.ir import Module
@@ -124,6 +125,37 @@ def test_keras_models(keras: str) -> None:
     np.testing.assert_allclose(found, model(x), atol=1e-5)
 
 
+def test_the_signature_speaks_the_sources_names(tmp_path: Path) -> None:
+    module = tf.Module()
+    spec = [tf.TensorSpec([None, 2], tf.float32, name="data")]
+    module.f = tf.function(lambda x: {"twice": 2.0 * x, "same": 1.0 * x}, input_signature=spec)
+    tf.saved_model.save(module, str(tmp_path), signatures=module.f)
+    data = np.ones((3, 2), np.float32)
+    result = hintc.convert(tmp_path, check={"data": data})
+    found = run(result.tflite, {"data": data})
+    np.testing.assert_array_equal(found["twice"], 2 * data)
+    np.testing.assert_array_equal(found["same"], data)
+
+
+def test_custom_operators_are_checked_through_the_lowered_graph() -> None:
+    from hintc.authoring import OpHint
+
+    with tf.Graph().as_default() as graph:
+        hint = OpHint("my_op", gain=2.0)
+        x = hint.add_input(v1.placeholder(tf.float32, [None, 2], "x"))
+        tf.identity(hint.add_output(2.0 * x), name="y")
+    report = hintc.convert(graph.as_graph_def(), outputs="y", check=True).report
+    assert report.operators["CUSTOM:my_op"] == 1
+    assert report.errors == {"y": 0.0}
+    assert any("no kernel for 'my_op'" in remark.reason for remark in report.remarks)
+
+
+def test_state_that_persists_is_checked_once_for_each_feed() -> None:
+    feeds = [{"x": X}, {"x": X[:2]}]
+    report = hintc.convert(small_models.dense_graph(), state="persist", check=feeds).report
+    assert report.errors["y"] < 1e-5
+
+
 def test_save_is_atomic(tmp_path: Path) -> None:
     result = hintc.convert(small_models.dense_graph(), pipeline=NONE)
     path = result.save(tmp_path / "m.tflite")
@@ -222,3 +254,15 @@ def test_timings_cover_all_stages() -> None:
     assert list(report.timings) == ["read", "pass break", "lower", "convert"]
     assert report.sizes.keys() == {"source", "lowered", "tflite"}
     assert report.operators
+
+
+def test_fused_ops_are_counted_where_they_are_called() -> None:
+    graph_def = tf.compat.v1.GraphDef()
+    function = graph_def.library.function.add()
+    function.signature.name = "f"
+    function.attr["_implements"].func.name = "hintc.LSTM"
+    other = graph_def.library.function.add()
+    other.signature.name = "g"
+    for nodes in (graph_def.node, other.node_def):
+        nodes.add(op="PartitionedCall").attr["f"].func.name = "f"
+    assert count_fused_ops(graph_def) == {"LSTM": 2}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -204,6 +208,52 @@ def test_random_rnn(
     found = Interpreter(legalize(model), runtime=runtime).run({n: operands[n] for n in fed})
     for name in results:
         np.testing.assert_allclose(found[name], expected[name], atol=2e-6, rtol=1e-5)
+
+
+def run_all_initial_states(runtime: Any) -> None:
+    """Every pair of initial states in a dynamic batch that changes; run in its own process."""
+    n, n_in, steps, batch = 9, 8, 3, 4
+    random = np.random.default_rng(0)
+    sizes = {"n_in": n_in, "n_cell": n, "n_out": n}
+    plain = {"input": random.standard_normal((steps, batch, n_in)).astype(np.float32)}
+    for slot in LSTM.operands[1:17]:
+        if not slot.name.startswith(("cell_to", "projection")):
+            value = random.standard_normal([sizes[symbol] for symbol in slot.shape]) * 0.3
+            plain[slot.name] = value.astype(np.float32)
+    axes = {"input": 1, "output": 1, "final_cell_state": 0, "output_state": 0, "cell_state": 0}
+    names = ("output_state", "cell_state")
+    for choices in itertools.product(["absent", "fed", "one row"], repeat=2):
+        rows = {"fed": batch, "one row": 1}
+        states = {
+            name: random.standard_normal((rows[choice], n)).astype(np.float32)
+            for name, choice in zip(names, choices, strict=True)
+            if choice != "absent"
+        }
+        fed = {"input"} | {n for n, c in zip(names, choices, strict=True) if c == "fed"}
+        results = {"output": (steps, batch, n), "final_cell_state": (batch, n)}
+        model = custom_model(LSTM, plain | states, fed, results, {}, axes)
+        instance = Interpreter(legalize(model), runtime=runtime)
+        for size in (4, 1, 3, 3):
+            cut = {name: value[:size] for name, value in states.items()}
+            cut["input"] = plain["input"][:, :size]
+            expected = sequence_lstm.reference(plain | cut, {})
+            for name, value in instance.run({name: cut[name] for name in fed}).items():
+                np.testing.assert_allclose(value, expected[name], atol=1e-6, err_msg=str(choices))
+
+
+def test_no_state_is_written_beyond_its_end() -> None:
+    """In a process whose heap is checked (by glibc, where it has its debug library)."""
+    environment = os.environ | {
+        "LD_PRELOAD": "libc_malloc_debug.so.0",
+        "GLIBC_TUNABLES": "glibc.malloc.check=3",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    code = "import test_legalize_random as t; t.run_all_initial_states('litert')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_damaged_models_give_one_error_at_most() -> None:

@@ -20,6 +20,7 @@ def filled() -> Report:
         report.add_pass(name, outcome)
     report.sizes = {"source": 1000, "tflite": 10}
     report.ops_before, report.ops_after = {"While": 2, "MatMul": 8}, {"PartitionedCall": 1}
+    report.fused_ops = {"LSTM": 2}
     report.operators = {f"OP_{n}": 20 - n for n in range(10)}
     report.errors = {"y": 1.5e-7, "z": float("inf")}
     report.tolerance = (1e-5, 1e-6)
@@ -50,6 +51,7 @@ def test_json_is_standard_and_complete() -> None:
 
 def test_text_says_what_and_why() -> None:
     text = str(filled())
+    assert "fused: 2 × LSTM\n" in text
     assert "'rnn/while': an LSTM of 64 units" in text
     assert "'rnn_1/while': the gates are hard sigmoids [gates]\n    Use sigmoid." in text
     assert "nodes: 10 -> 1" in text
@@ -61,4 +63,15 @@ def test_text_says_what_and_why() -> None:
 
 
 def test_an_empty_report_is_readable() -> None:
-    assert "fused: 0 (nothing)" in str(Report(source="GraphDef"))
+    assert "fused: nothing" in str(Report(source="GraphDef"))
+
+
+def test_the_last_word_on_a_node_counts() -> None:
+    report, recognised, decided = Report(), PassReport(), PassReport()
+    for node in ("a", "b"):
+        recognised.fused("cell", node, "an LSTM")
+    decided.fused("form-fused", "a", "becomes one LSTM")
+    decided.note("form-unroll", "b", "unrolled")
+    report.add_pass("fuse-lstm", recognised)
+    report.add_pass("choose-form", decided)
+    assert [(r.node, r.code) for r in report.fused] == [("a", "form-fused")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -11,13 +13,24 @@ from hintc.graphdef.scan_lowering import (
     scan_to_while,
     unroll_scan,
 )
-from recurrences import DEPTH, STEPS, convert, rnn_model, run, run_graph_def, run_rnn, run_tflite
+from hintc.ir import Graph, Module, Node
+from recurrences import (
+    DEPTH,
+    STEPS,
+    Array,
+    convert,
+    rnn_model,
+    run,
+    run_graph_def,
+    run_rnn,
+    run_tflite,
+)
 
-TOLERANCE = dict(rtol=0, atol=1e-6)
+TOLERANCE = 1e-6
 
 
-def sequence(batch: int, steps: int = STEPS) -> np.ndarray:
-    return np.random.default_rng(batch).standard_normal((steps, batch, DEPTH)).astype("f4")
+def sequence(batch: int, steps: int = STEPS) -> Array:
+    return np.random.default_rng(batch).standard_normal((steps, batch, DEPTH)).astype(np.float32)
 
 
 @pytest.mark.parametrize("form", ["while", "unroll"])
@@ -25,7 +38,10 @@ def sequence(batch: int, steps: int = STEPS) -> np.ndarray:
 @pytest.mark.parametrize("reverse_y", [False, True])
 def test_forms_agree_with_numpy(form: str, reverse_x: bool, reverse_y: bool) -> None:
     module, scan = rnn_model(reverse_x=reverse_x, reverse_y=reverse_y)
-    {"while": scan_to_while, "unroll": unroll_scan}[form](module, module.graph, scan)
+    lowering: Callable[[Module, Graph, Node], object] = (
+        scan_to_while if form == "while" else unroll_scan
+    )
+    lowering(module, module.graph, scan)
     assert not has_scans(module)
     graph_def = lower(module)
     model = convert(graph_def, ["x"], ["y", "h"])
@@ -33,9 +49,9 @@ def test_forms_agree_with_numpy(form: str, reverse_x: bool, reverse_y: bool) -> 
         x = sequence(batch)
         wanted = run_rnn(x, reverse_x=reverse_x, reverse_y=reverse_y)
         for got, want in zip(run_graph_def(graph_def, {"x": x}, ["y", "h"]), wanted, strict=True):
-            np.testing.assert_allclose(got, want, **TOLERANCE)
+            np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE)
         for got, want in zip(run_tflite(model, {"x": x}), wanted, strict=True):
-            np.testing.assert_allclose(got, want, **TOLERANCE)
+            np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 9])
@@ -46,9 +62,9 @@ def test_dynamic_time(steps: int) -> None:
     model = convert(graph_def, ["x"], ["y", "h"])
     x = sequence(2, steps)
     for got, want in zip(run_graph_def(graph_def, {"x": x}, ["y", "h"]), run_rnn(x), strict=True):
-        np.testing.assert_allclose(got, want, **TOLERANCE)
+        np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE)
     for got, want in zip(run_tflite(model, {"x": x}), run_rnn(x), strict=True):
-        np.testing.assert_allclose(got, want, **TOLERANCE)
+        np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE)
 
 
 def test_no_steps_give_no_rows_and_the_initial_state() -> None:

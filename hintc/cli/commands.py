@@ -149,9 +149,9 @@ def check_output(output: str, suffixes: tuple[str, ...] = ()) -> None:
 
 
 def _require_fused(options: Mapping[str, Any], report: Report) -> None:
-    if not options["require_fused"] or report.fused:
+    if not options["require_fused"] or report.fused_ops:
         return
-    reasons = "; ".join(f"'{r.node}': {r.reason}" for r in report.not_fused[:5])
+    reasons = "; ".join(f"'{r.node}': {r.reason.rstrip('.')}" for r in report.not_fused[:5])
     raise NothingFusedError(
         "nothing was fused",
         why=reasons or "no pass found anything to fuse",

@@ -32,14 +32,8 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _version() -> str:
-    from hintc import __version__
-
-    return __version__
-
-
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(_version(), prog_name="hintc")
+@click.version_option(package_name="hintc", prog_name="hintc")
 def cli() -> None:
     """Turn TensorFlow graphs, hinted or not, into fused and quantised TFLite models."""
 
@@ -64,7 +58,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "hintc") -> int:
     Returns:
         The exit status; see `hintc.cli`.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         status = cli.main(given, prog_name=program, standalone_mode=False)
         sys.stdout.flush()

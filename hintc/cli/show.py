@@ -67,6 +67,8 @@ def _numbers(report: Report) -> Table:
     table = _table("Model", "what", "value")
     before, after = sum(report.ops_before.values()), sum(report.ops_after.values())
     table.add_row("graph nodes", f"{before} → {after}")
+    for op, count in report.fused_ops.items():
+        table.add_row(f"fused {_plain(op)}", str(count))
     for operator, count in list(report.operators.items())[:12]:
         table.add_row(f"operator {_plain(operator)}", str(count))
     for name, size in report.sizes.items():

@@ -45,8 +45,8 @@ def accumulator(emit: Emitter, module: Module, scan: Scan, at: int, row: Shape) 
         return emit.fill(dims, dtype, f"{name}/zeros")
     time = scan.trip_count if trip is None else emit.constant(np.int32(trip), f"{name}/T")
     if row.dims is None:
-        rest = _run_time_shape(emit, module, scan, value, name)
-        dims = emit.concat([emit.expand(time, f"{name}/time"), rest], f"{name}/shape")
+        tail = _run_time_shape(emit, module, scan, value, name)
+        dims = emit.concat([emit.expand(time, f"{name}/time"), tail], f"{name}/shape")
     else:
         rest = None if row.is_static else _run_time_shape(emit, module, scan, value, name)
         parts = [time]

@@ -10,7 +10,7 @@ import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.accumulator import accumulator, source_of
-from hintc.graphdef.emit import Emitter, constant_array, constant_behind
+from hintc.graphdef.emit import Emitter, constant_array, constant_behind, known_array
 from hintc.graphdef.scan_step import checked_scan, step_nodes
 from hintc.graphdef.shapes import infer_results, infer_shapes
 from hintc.ir import (
@@ -94,7 +94,15 @@ class LoopBuilder:
                 continue
             for use in self._graph.uses(self._y(k)):
                 if use.slot == 0 and reads_last(use.node):
-                    self._graph.replace_uses(Port(use.node), Port(self._node, state))
+                    self._read_state_instead(use.node, state)
+
+    def _read_state_instead(self, last: Node, state: int) -> None:
+        """Readers of `last` get the final state; a node that nobody reads may be an output."""
+        if not self._graph.is_used(last):
+            return
+        self._graph.replace_uses(Port(last), Port(self._node, state))
+        if not self._graph.is_used(last):
+            self._graph.remove(last)
 
     def _constants(self) -> dict[int, Node]:
         """Invariants that are constants, by position."""
@@ -234,14 +242,23 @@ def _row(shape: Shape) -> Shape:
 
 def reads_last(node: Node) -> bool:
     """True for ``x[-1]`` along the first axis of the node's operand 0, that axis removed."""
-    if node.op != "StridedSlice":
+    if node.op != "StridedSlice" or node.attributes.get("shrink_axis_mask") != 1:
         return False
-    begin = constant_behind(node.operands[1])
-    masks = [node.attributes.get(m) or 0 for m in ("ellipsis_mask", "new_axis_mask")]
-    shrink = node.attributes.get("shrink_axis_mask")
-    if begin is None or any(masks) or shrink != 1:
+    if any(node.attributes.get(mask) for mask in ("ellipsis_mask", "new_axis_mask")):
         return False
-    first = constant_array(begin).reshape(-1)
-    if first.size == 0 or int(first[0]) != -1 or int(node.attributes.get("begin_mask") or 0) & 1:
+    begin = known_array(node.operands[1])
+    if begin is None or begin.size == 0 or int(begin.reshape(-1)[0]) != -1:
         return False
-    return first.size == 1
+    # bit n of a mask says that axis n is taken from its start, or to its end
+    others = (1 << begin.size) - 2
+    begins, ends = (node.attributes.get(mask, 0) for mask in ("begin_mask", "end_mask"))
+    strides = known_array(node.operands[3])
+    return (
+        isinstance(begins, int)
+        and isinstance(ends, int)
+        and not begins & 1
+        and begins & others == others
+        and ends & others == others
+        and strides is not None
+        and bool((strides == 1).all())
+    )

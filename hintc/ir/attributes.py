@@ -85,10 +85,10 @@ class Tensor:
     def of(cls, value: Any, dtype: DType | None = None) -> Tensor:
         """A tensor of `value` (anything NumPy takes); float64 is kept unless `dtype` says else."""
         array = np.array(value, dtype=None if dtype is None else dtype.numpy)
+        if array.dtype.kind in "SUO":
+            array = _bytes_elements(array)
         array.setflags(write=False)
-        return cls(
-            dtype or DType.of(array.dtype), Shape(tuple(array.shape)), array=array
-        )
+        return cls(dtype or DType.of(array.dtype), Shape(tuple(array.shape)), array=array)
 
     @property
     def array(self) -> Array:
@@ -120,9 +120,15 @@ class Tensor:
         return f"Tensor({self.dtype.name}, {self.shape})"
 
 
-Scalar: TypeAlias = (
-    bytes | bool | int | float | DType | Shape | Tensor | FunctionRef | Unbound
-)
+def _bytes_elements(array: Array) -> Array:
+    """Strings as TensorFlow has them: an object array of bytes."""
+    elements = np.empty(array.shape, object)
+    for at, element in np.ndenumerate(array):
+        elements[at] = element.encode() if isinstance(element, str) else bytes(element)
+    return elements
+
+
+Scalar: TypeAlias = bytes | bool | int | float | DType | Shape | Tensor | FunctionRef | Unbound
 AttributeValue: TypeAlias = Scalar | tuple[Scalar, ...]
 
 
@@ -175,11 +181,7 @@ class Attributes(MutableMapping[str, AttributeValue]):
     def __contains__(self, name: object) -> bool:
         if name in self._read:
             return True
-        return (
-            self._wire is not None
-            and name not in self.touched
-            and name in self._wire.values
-        )
+        return self._wire is not None and name not in self.touched and name in self._wire.values
 
     def __iter__(self) -> Iterator[str]:
         if self._wire is not None:

@@ -137,7 +137,5 @@ _NUMPY_NAMES: dict[DType, str] = {
 }
 _FROM_NUMPY: dict[str, DType] = {
     "bfloat16": DType.BFLOAT16,
-    **{
-        name: dtype for dtype, name in _NUMPY_NAMES.items() if dtype is not DType.STRING
-    },
+    **{name: dtype for dtype, name in _NUMPY_NAMES.items() if dtype is not DType.STRING},
 }

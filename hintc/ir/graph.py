@@ -68,9 +68,7 @@ class Node:
         "source",
     )
 
-    def __init__(
-        self, graph: Graph, name: str, op: str, attributes: Attributes
-    ) -> None:
+    def __init__(self, graph: Graph, name: str, op: str, attributes: Attributes) -> None:
         self.graph = graph
         self.op = op
         self.attributes = attributes
@@ -171,9 +169,7 @@ class Graph:
 
     def is_used(self, node: Node) -> bool:
         """True if any edge, data or control, leaves the node, or it is a control result."""
-        return bool(self._nx.adj[node]) or any(
-            n is node for n in self.control_results.values()
-        )
+        return bool(self._nx.adj[node]) or any(n is node for n in self.control_results.values())
 
     def topological(self) -> list[Node]:
         """Nodes so that each comes after what it reads; `NextIteration` back edges are ignored.
@@ -184,9 +180,7 @@ class Graph:
             VerifyError: the graph has another cycle; names one node on it.
         """
         waiting = {
-            node: len(_forward_producers(node))
-            for node in self._nx
-            if _forward_producers(node)
+            node: len(_forward_producers(node)) for node in self._nx if _forward_producers(node)
         }
         ready = [node for node in reversed(list(self._nx)) if node not in waiting]
         order: list[Node] = []
@@ -257,33 +251,46 @@ class Graph:
         return node
 
     def set_operands(self, node: Node, operands: Sequence[Port | Node]) -> None:
-        """Replace all data operands."""
+        """Replace all data operands.
+
+        Raises:
+            HintcError: an operand is not in this graph; then nothing is changed.
+        """
+        ports = tuple(p if isinstance(p, Port) else Port(p) for p in operands)
+        for port in ports:
+            self._own(port.node, node)
         self._nx.remove_edges_from(
             [(p.node, node, (slot, p.index)) for slot, p in enumerate(node._operands)]
         )
-        ports = tuple(p if isinstance(p, Port) else Port(p) for p in operands)
         node._operands = ports
-        self._nx.add_edges_from(
-            [(self._own(p.node), node, (slot, p.index)) for slot, p in enumerate(ports)]
-        )
+        self._nx.add_edges_from([(p.node, node, (slot, p.index)) for slot, p in enumerate(ports)])
 
     def set_operand(self, node: Node, slot: int, value: Port | Node) -> None:
-        """Replace one data operand."""
+        """Replace one data operand.
+
+        Raises:
+            HintcError: the operand is not in this graph; then nothing is changed.
+        """
         port = value if isinstance(value, Port) else Port(value)
+        self._own(port.node, node)
         old = node._operands[slot]
         self._nx.remove_edge(old.node, node, (slot, old.index))
-        self._nx.add_edge(self._own(port.node), node, (slot, port.index))
+        self._nx.add_edge(port.node, node, (slot, port.index))
         node._operands = (*node._operands[:slot], port, *node._operands[slot + 1 :])
 
     def set_controls(self, node: Node, controls: Sequence[Node]) -> None:
-        """Replace all control operands."""
+        """Replace all control operands.
+
+        Raises:
+            HintcError: one of them is not in this graph; then nothing is changed.
+        """
+        for control in controls:
+            self._own(control, node)
         self._nx.remove_edges_from(
             [(c, node, (at, CONTROL)) for at, c in enumerate(node._controls)]
         )
         node._controls = tuple(controls)
-        self._nx.add_edges_from(
-            [(self._own(c), node, (at, CONTROL)) for at, c in enumerate(node._controls)]
-        )
+        self._nx.add_edges_from([(c, node, (at, CONTROL)) for at, c in enumerate(node._controls)])
 
     def replace_uses(
         self, old: Port, new: Port, *, where: Callable[[Use], bool] | None = None
@@ -308,8 +315,10 @@ class Graph:
         """Give a node another name.
 
         Raises:
-            HintcError: the name is taken by another node.
+            HintcError: the name is taken by another node, or the node is not in the graph.
         """
+        if node not in self:
+            raise HintcError("the node is of another graph, or was removed", node=node.name)
         if self._names.get(name, node) is not node:
             raise HintcError(f"the name '{name}' is taken", node=node.name)
         del self._names[node._name]
@@ -320,10 +329,12 @@ class Graph:
         """Remove nodes that nothing outside of `nodes` reads or waits for.
 
         Raises:
-            HintcError: a node that stays still needs one of them.
+            HintcError: a node that stays still needs one of them, or one is not in the graph.
         """
         doomed = {nodes: None} if isinstance(nodes, Node) else dict.fromkeys(nodes)
         for node in doomed:
+            if node not in self:
+                raise HintcError("the node is of another graph, or was removed", node=node.name)
             for consumer in self._nx.adj[node]:
                 if consumer not in doomed:
                     raise HintcError(
@@ -351,9 +362,7 @@ class Graph:
             twins[node] = new
         for node, new in twins.items():
             if node._operands:
-                twin.set_operands(
-                    new, [Port(twins[p.node], p.index) for p in node._operands]
-                )
+                twin.set_operands(new, [Port(twins[p.node], p.index) for p in node._operands])
             if node._controls:
                 twin.set_controls(new, [twins[c] for c in node._controls])
         twin.args = [twins[n] for n in self.args]
@@ -371,12 +380,12 @@ class Graph:
         self._suffixes[base] = at
         return f"{base}_{at}"
 
-    def _own(self, node: Node) -> Node:
-        if node.graph is not self or node._name not in self._names:
+    def _own(self, node: Node, reader: Node) -> None:
+        if self._names.get(node._name) is not node:
             raise HintcError(
-                "an operand is a node of another graph, or was removed", node=node.name
+                f"operand '{node.name}' is a node of another graph, or was removed",
+                node=reader.name,
             )
-        return node
 
 
 def _is_back_edge(producer: Node, consumer: Node) -> bool:

@@ -96,9 +96,7 @@ class Function(_Sourced):
 
     def add_arg(self, name: str, dtype: DType) -> Node:
         """Append an argument; its name is made unique in the body."""
-        node = self.graph.add(
-            ARG, (), {"T": dtype, "index": len(self.graph.args)}, name=name
-        )
+        node = self.graph.add(ARG, (), {"T": dtype, "index": len(self.graph.args)}, name=name)
         self.graph.args.append(node)
         return node
 

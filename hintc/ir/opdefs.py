@@ -35,9 +35,7 @@ class ArgSpec:
         """The element types this argument stands for, given a node's attributes."""
         if self.type_list_attr:
             return tuple(
-                t
-                for t in as_tuple(attributes.get(self.type_list_attr, ()))
-                if isinstance(t, DType)
+                t for t in as_tuple(attributes.get(self.type_list_attr, ())) if isinstance(t, DType)
             )
         dtype = self.type
         if self.type_attr:
@@ -153,9 +151,7 @@ def _attribute(attr: Any) -> AttributeSpec:
         attr.name,
         attr.type,
         decode(attr.default_value) if attr.HasField("default_value") else None,
-        tuple(as_tuple(decode(attr.allowed_values)))
-        if attr.HasField("allowed_values")
-        else (),
+        tuple(as_tuple(decode(attr.allowed_values))) if attr.HasField("allowed_values") else (),
     )
 
 

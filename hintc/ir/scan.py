@@ -90,27 +90,25 @@ class Scan:
             at.get("reverse_ys"),
         )
         slots = at.get("fused_slots", ())
+        form, hint = at.get("form", b""), at.get("hint", b"")
         if (
-            not all(isinstance(c, int) for c in counts)
+            not all(isinstance(c, int) and c >= 0 for c in counts)
             or not isinstance(body, FunctionRef)
             or not isinstance(reverse_xs, tuple)
             or not isinstance(reverse_ys, tuple)
             or not isinstance(slots, tuple)
-            or len(node.operands)
-            != 1 + sum(c for c in counts if isinstance(c, int)) + len(slots)
+            or not all(isinstance(slot, bytes) for slot in slots)
+            or not isinstance(form, bytes)
+            or not isinstance(hint, bytes)
+            or len(node.operands) != 1 + sum(c for c in counts if isinstance(c, int)) + len(slots)
         ):
-            raise VerifyError(
-                "operands and attributes of the Scan disagree", node=node.name
-            )
+            raise VerifyError("operands and attributes of the Scan disagree", node=node.name)
         parts: list[tuple[Port, ...]] = []
         start = 1
         for count in counts:
             assert isinstance(count, int)
             parts.append(node.operands[start : start + count])
             start += count
-        form, hint = at.get("form", b""), at.get("hint", b"")
-        assert isinstance(form, bytes)
-        assert isinstance(hint, bytes)
         return cls(
             body.name,
             node.operands[0],
@@ -155,13 +153,9 @@ class Scan:
         if self.fusion:
             found["fused_op"] = self.fusion.op.encode()
             found["fused_slots"] = tuple(slot.encode() for slot in self.fusion.operands)
-            found["fused_results"] = tuple(
-                (r or "").encode() for r in self.fusion.results
-            )
+            found["fused_results"] = tuple((r or "").encode() for r in self.fusion.results)
             for key, value in self.fusion.attributes.items():
-                found[f"fused.{key}"] = (
-                    value.encode() if isinstance(value, str) else value
-                )
+                found[f"fused.{key}"] = value.encode() if isinstance(value, str) else value
         return found
 
     def add_to(
@@ -202,9 +196,7 @@ def dtype_of(port: Port) -> DType:
         VerifyError: the op is not known, or has no such result.
     """
     dtypes = result_dtypes(port.node)
-    dtype = (
-        dtypes[port.index] if dtypes is not None and port.index < len(dtypes) else None
-    )
+    dtype = dtypes[port.index] if dtypes is not None and port.index < len(dtypes) else None
     if dtype is None:
         raise VerifyError(
             f"the element type of result {port.index} is not known", node=port.node.name
@@ -230,11 +222,7 @@ def _read_fusion(
                 attributes[key.removeprefix("fused.")] = value
     return Fusion(
         op.decode(),
-        {
-            s.decode(): p
-            for s, p in zip(slots, operands, strict=True)
-            if isinstance(s, bytes)
-        },
+        {s.decode(): p for s, p in zip(slots, operands, strict=True) if isinstance(s, bytes)},
         tuple(r.decode() or None for r in results if isinstance(r, bytes)),
         attributes,
     )

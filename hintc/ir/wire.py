@@ -77,26 +77,9 @@ def _assign(message: Any, kind: str, wire: Any) -> None:
 
 
 def _encode_scalar(value: Scalar) -> tuple[str, Any]:
-    # bool and DType are ints too, so they come first
-    match value:
-        case bool():
-            return "b", value
-        case DType():
-            return "type", int(value)
-        case int():
-            return "i", value
-        case float():
-            return "f", value
-        case bytes():
-            return "s", value
-        case Shape():
-            return "shape", _encode_shape(value)
-        case Tensor():
-            return "tensor", encode_tensor(value)
-        case FunctionRef():
-            return "func", _encode_function_ref(value)
-        case Unbound():
-            return "placeholder", value.name
+    for kind, field, spell in _ENCODERS:
+        if isinstance(value, kind):
+            return field, spell(value)
     raise HintcError(f"an attribute cannot be a {type(value).__name__}")
 
 
@@ -146,9 +129,7 @@ def encode_tensor(tensor: Tensor) -> Any:
 
 
 def _decode_function_ref(func: Any) -> FunctionRef:
-    return FunctionRef(
-        func.name, tuple((key, decode(func.attr[key])) for key in sorted(func.attr))
-    )
+    return FunctionRef(func.name, tuple((key, decode(func.attr[key])) for key in sorted(func.attr)))
 
 
 def _encode_function_ref(ref: FunctionRef) -> Any:
@@ -171,3 +152,14 @@ _DECODERS: dict[str, Callable[[Any], Scalar]] = {
     "func": _decode_function_ref,
     "placeholder": Unbound,
 }
+_ENCODERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
+    (bool, "b", bool),  # before int: bool and DType are ints to Python
+    (DType, "type", int),
+    (int, "i", int),
+    (float, "f", float),
+    (bytes, "s", bytes),
+    (Shape, "shape", _encode_shape),
+    (Tensor, "tensor", encode_tensor),
+    (FunctionRef, "func", _encode_function_ref),
+    (Unbound, "placeholder", lambda value: value.name),
+)

@@ -146,11 +146,13 @@ class Matcher:
 
     def match(self, node: Node) -> Match | NearMiss:
         """The first match whose first root is computed by `node`, or why there is none."""
-        self._anchor = node.name
-        self._miss = NearMiss(node.name, node.name, f"the op is {node.op}", 0)
+        self._start_at(node)
         for found in self._at_anchor(node):
             return found
-        return self._miss
+        return self._miss or NearMiss(node.name, node.name, f"the op is {node.op}", 0)
+
+    def _start_at(self, node: Node) -> None:
+        self._anchor, self._miss = node.name, None
 
     def _at_anchor(self, node: Node) -> Iterator[Match]:
         anchor, *others = self._pattern.roots

@@ -31,6 +31,13 @@ def freeze_function(function: Any, description: str = "ConcreteFunction") -> Sou
             # aggressive_inlining stays off: it would dissolve functions that carry meaning.
             frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     except (ValueError, TypeError, RuntimeError, KeyError, tf.errors.OpError) as error:
+        if not tf.compat.v1.executing_eagerly_outside_functions():
+            raise HintcError(
+                f"the {description} cannot be frozen while eager execution is off",
+                why="the values of its variables are in a session",
+                remedy="Pass the Session (of tf.compat.v1.keras.backend.get_session(), for a "
+                "Keras model) with inputs= and outputs=.",
+            ) from error
         raise HintcError(
             f"the {description} cannot be frozen",
             why=" ".join(str(error).split())[:400],

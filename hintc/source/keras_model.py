@@ -42,10 +42,10 @@ def read_keras_model(model: Any) -> SourceModel:
 
     traced = trace(tf.function(infer, autograph=False), specs, description)
     source = freeze_function(traced, description)
-    names = list(getattr(model, "output_names", None) or ())
+    names = _output_names(model)
     keys = dict(source.keys)
     if len(names) == len(source.outputs):
-        keys |= dict(zip(source.outputs, map(str, names), strict=True))
+        keys |= dict(zip(source.outputs, names, strict=True))
     return replace(source, keys=keys)
 
 
@@ -80,6 +80,14 @@ def _inputs(model: Any, description: str) -> Sequence[Any]:
             "and has an input signature.",
         )
     return list(tensors)
+
+
+def _output_names(model: Any) -> list[str]:
+    """The model's names for its outputs; Keras 3's Sequential has none but its last layer's."""
+    names = getattr(model, "output_names", None)
+    if names is None and any(c.__name__ == "Sequential" for c in type(model).__mro__):
+        names = [layer.name for layer in model.layers[-1:]]
+    return [str(name) for name in names or ()]
 
 
 def _spec_name(tensor: Any, at: int) -> str:

@@ -29,10 +29,12 @@ class SourceModel:
     outputs: tuple[str, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
     description: str = "GraphDef"
+    _unused: list[Module] = field(default_factory=list, repr=False, compare=False)
+    """The graph as it was lifted to check it, for the first `lift`."""
 
     def lift(self) -> Module:
         """A fresh Module whose main graph has these inputs and outputs as args and results."""
-        module = lift(self.graph_def)
+        module = self._unused.pop() if self._unused else lift(self.graph_def)
         graph = module.graph
         graph.args = [find_port(graph, name, "input").node for name in self.inputs]
         for name in self.outputs:

@@ -126,7 +126,8 @@ def _with_ends(
     found: SourceModel, inputs: tuple[str, ...] | None, outputs: tuple[str, ...] | None
 ) -> SourceModel:
     """The model with the ends that the user wants, checked."""
-    graph = lift(found.graph_def).graph
+    module = lift(found.graph_def)
+    graph = module.graph
     check_acyclic(graph)
     outputs = _known(found, outputs) or found.outputs or guess_outputs(graph)
     for name in outputs:
@@ -137,10 +138,19 @@ def _with_ends(
     check_frozen(graph, inputs, outputs)
     check_complete(graph, inputs, outputs)
     graph_def = with_placeholders(found.graph_def, graph, inputs)
-    if graph_def is found.graph_def:
-        graph_def = type(graph_def)()
-        graph_def.CopyFrom(found.graph_def)
-    return replace(found, graph_def=graph_def, inputs=inputs, outputs=outputs)
+    unused = [module] if graph_def is found.graph_def else []
+    return replace(
+        found, graph_def=_own(found, graph_def), inputs=inputs, outputs=outputs, _unused=unused
+    )
+
+
+def _own(found: SourceModel, graph_def: Any) -> Any:
+    """The graph, or a copy if it is the caller's."""
+    if graph_def is not found.graph_def:
+        return graph_def
+    copy = type(graph_def)()
+    copy.CopyFrom(graph_def)
+    return copy
 
 
 def _known(found: SourceModel, names: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -3,6 +3,12 @@
 A kernel keeps its state in variable tensors, which by themselves live from one invoke to the
 next. TensorFlow starts every run from the initial state, so the model itself writes each variable
 at every invoke: zeros by FILL, a given state by RESHAPE (a copy) or BROADCAST_TO.
+
+All three take the state's shape from a tensor. Where the batch is dynamic that tensor is computed,
+which makes the variable a dynamic tensor, resized on the heap when it is written. A shape like
+[-1, width] would leave it in the arena, where its place is laid out before the first invoke: if an
+operator before it has a dynamic result, it is resized after that, and written beyond its end
+(measured: heap corruption in TensorFlow 2.21 and LiteRT 2.3).
 """
 
 from __future__ import annotations
@@ -107,18 +113,9 @@ class StateWriter:
                 f"its initial {state.slot} is for a batch of {there[0]}",
                 why=f"the input's batch is {batch if batch >= 0 else 'dynamic'}",
             )
-        sizes = self._graph.add_constant(
-            f"{call.name}/{state.slot}_shape", np.array([-1, width], np.int32)
-        )
-        return [
-            self._graph.make_op(
-                "RESHAPE",
-                [given, sizes],
-                [variable],
-                options="ReshapeOptions",
-                fields={"newShape": [-1, width]},
-            )
-        ]
+        sizes, ops = self._state_shape(call, batch, width)
+        reshape = self._graph.make_op("RESHAPE", [given, sizes], [variable])
+        return [*ops, reshape]
 
     def _broadcast(
         self, call: FusedCall, given: int, shape: tuple[int, int], variable: int

@@ -17,17 +17,16 @@ from hintc.viz.collapse import Layout, collapse
 from hintc.viz.labels import (
     Box,
     box_of,
-    constant_line,
-    function_called,
     group_box,
     is_fused_call,
     shape_of,
-    short,
 )
 
 LIMIT = 80
 """Default for the number of boxes of a graph above which name scopes are collapsed."""
 _FUNCTIONS = 12
+_LABEL = 40
+_LINES = 3
 _MATRIX = 2
 
 _LOOKS: dict[str, dict[str, str]] = {
@@ -53,9 +52,7 @@ class _Edge:
     control: bool = True
 
 
-def to_dot(
-    module: Module, *, limit: int = LIMIT, full: bool = False, title: str = ""
-) -> str:
+def to_dot(module: Module, *, limit: int = LIMIT, full: bool = False, title: str = "") -> str:
     """A picture of the main graph and of the functions that it reaches.
 
     Args:
@@ -78,11 +75,15 @@ def to_dot(
     )  # fmt: skip
     dot.set_edge_defaults(fontname=quote("Helvetica"), fontsize="9", color=quote("#52606d"))
     reached = list(_reached(module, full=full))
-    _draw(_cluster("main graph", 0) if reached else dot, dot, module, module.graph, "", limit, full)
-    for number, name in enumerate(reached[:_FUNCTIONS], 1):
-        graph = module.functions[name].graph
-        cluster = _cluster(f"@{name}", number)
-        _draw(cluster, dot, module, graph, f"@{name}/", limit, full)
+    scenes = [("main graph", "", module.graph)]
+    scenes += [(f"@{n}", f"@{n}/", module.functions[n].graph) for n in reached[:_FUNCTIONS]]
+    for number, (label, prefix, graph) in enumerate(scenes):
+        if not reached:
+            _draw(dot, module, graph, prefix, limit, full)
+            break
+        cluster = _cluster(label, number)
+        _draw(cluster, module, graph, prefix, limit, full)
+        dot.add_subgraph(cluster)
     if len(reached) > _FUNCTIONS:
         note = f"… and {len(reached) - _FUNCTIONS} more functions"
         dot.add_node(_node("...", Box("note", note)))
@@ -98,35 +99,34 @@ def _reached(module: Module, *, full: bool) -> Iterator[str]:
         for node in graph:
             if is_fused_call(node, module) and not full:
                 continue
-            for name in _called(node, module):
+            for name in _called(node, full):
                 if name not in seen and name in module.functions:
                     seen.add(name)
                     yield name
                     waiting.append(module.functions[name].graph)
 
 
-def _called(node: Node, module: Module) -> Iterator[str]:
-    called = function_called(node, module)
-    if called is not None:
-        yield called.name
-    for name in node.attributes:
-        value = node.attributes[name]
+def _called(node: Node, full: bool) -> Iterator[str]:
+    """Functions that a node names; the condition of a loop says little, so it needs `full`."""
+    yield node.op
+    for name, value in node.attributes.items():
+        if name == "cond" and not full:
+            continue
         for member in value if isinstance(value, tuple) else (value,):
             if isinstance(member, FunctionRef):
                 yield member.name
 
 
-def _cluster(label: str, number: int) -> pydot.Cluster:
-    return pydot.Cluster(
-        f"f{number}", label=quote(label), style=quote("rounded"), color=quote("#9aa5b1"),
+def _cluster(label: str, number: int) -> pydot.Subgraph:
+    return pydot.Subgraph(
+        f"cluster_{number}", label=quote(label), style=quote("rounded"), color=quote("#9aa5b1"),
         fontname=quote("Helvetica"), fontsize="12",
     )  # fmt: skip
 
 
 def _draw(
-    into: pydot.Graph, dot: pydot.Dot, module: Module, graph: Graph, prefix: str, limit: int,
-    full: bool,
-) -> None:  # fmt: skip
+    into: pydot.Graph, module: Module, graph: Graph, prefix: str, limit: int, full: bool
+) -> None:
     layout = collapse(graph, limit=limit, full=full)
     home: dict[Node, str] = {node: prefix + node.name for node in layout.singles}
     boxes = {
@@ -140,8 +140,6 @@ def _draw(
         into.add_node(_node(key, box))
     for (source, target), edge in _edges(graph, layout, home, boxes).items():
         into.add_edge(_edge(source, target, edge))
-    if into is not dot:
-        dot.add_subgraph(into)
 
 
 def _with_constants(box: Box, node: Node, layout: Layout) -> Box:
@@ -153,8 +151,10 @@ def _with_constants(box: Box, node: Node, layout: Layout) -> Box:
             producer = producer.operands[0].node
         shape = shape_of(Port(producer)) if producer in layout.constants else None
         if shape is not None and (shape.rank or 0) >= _MATRIX:
-            lines.append(constant_line(slot, shape))
-    return Box(box.kind, box.title, (*box.lines, *lines[:4]), box.tooltip, box.slots)
+            name = box.slots[slot] if slot < len(box.slots) else ""
+            lines.append(f"{name or f'operand {slot}'}: {shape}")
+    more = [f"and {len(lines) - _LINES} more"] if len(lines) > _LINES else []
+    return Box(box.kind, box.title, (*box.lines, *lines[:_LINES], *more), box.tooltip, box.slots)
 
 
 def _edges(
@@ -169,6 +169,8 @@ def _edges(
         for slot, operand in enumerate(node.operands):
             port = layout.drawn_producer(operand)
             source = home.get(port.node)
+            if boxes[target].kind == "result" and port.node in graph.args:
+                continue  # a loop's invariants go straight through
             if source is not None and source != target:
                 edge = edges.setdefault((source, target), _Edge())
                 edge.times += 1
@@ -182,18 +184,25 @@ def _edges(
 
 
 def _node(key: str, box: Box) -> pydot.Node:
-    label = "\n".join([box.title, *box.lines])
-    looks = {name: quote(value) for name, value in _LOOKS[box.kind].items()}
-    tooltip = {"tooltip": quote(box.tooltip)} if box.tooltip else {}
-    return pydot.Node(quote(key), label=quote(label), **looks, **tooltip)
+    node = pydot.Node(quote(key))
+    looks = {**_LOOKS[box.kind], "label": "\n".join([box.title, *box.lines])}
+    for name, value in (looks | {"tooltip": box.tooltip}).items():
+        if value:
+            node.set(name, quote(value))
+    return node
 
 
 def _edge(source: str, target: str, edge: _Edge) -> pydot.Edge:
-    looks = {"style": "dashed", "color": quote("#9aa5b1")} if edge.control else {}
-    label = ", ".join(dict.fromkeys(edge.labels)) or (f"×{edge.times}" if edge.times > 1 else "")
+    drawn = pydot.Edge(quote(source), quote(target))
+    if edge.control:
+        drawn.set("style", "dashed")
+        drawn.set("color", quote("#9aa5b1"))
+    label = ", ".join(dict.fromkeys(edge.labels))
+    if len(label) > _LABEL or (not label and edge.times > 1):
+        label = f"×{edge.times}"
     if label:
-        looks["label"] = quote(f" {label if len(label) <= 40 else f'×{edge.times}'}")
-    return pydot.Edge(quote(source), quote(target), **looks)
+        drawn.set("label", quote(f" {label}"))
+    return drawn
 
 
 def quote(text: str) -> str:

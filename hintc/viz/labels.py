@@ -86,8 +86,10 @@ def _operation(node: Node, module: Module) -> _Label:
     if node.op in _CONTROL_FLOW:
         bodies = [v.name for v in node.attributes.values() if isinstance(v, FunctionRef)]
         return "control-flow", node.op, (*lines, *(f"@{b}" for b in bodies)), ()
-    if HINT in node.attributes or "_hintc_body" in node.attributes:
-        return "hint", node.op, lines, ()
+    if HINT in node.attributes:
+        return "hint", f"hint {_text(node.attributes.get('_tflite_function_name'))}", lines, ()
+    if "_hintc_body" in node.attributes:
+        return "hint", f"stub {node.op}", lines, ()
     return "op", node.op, lines, ()
 
 
@@ -153,11 +155,6 @@ def group_box(name: str, nodes: Iterable[Node], kind: str = "group") -> Box:
 
 def _wrapped(words: list[str]) -> list[str]:
     return [", ".join(words[at : at + 2]) for at in range(0, len(words), 2)]
-
-
-def constant_line(slot: int, shape: Shape) -> str:
-    """A line on a box that says which constant it reads."""
-    return f"operand {slot}: const {shape}"
 
 
 def shape_of(port: Port) -> Shape | None:

@@ -201,7 +201,7 @@ class _Evaluation:
                 if node in self.folded and _is_needed(node, self.folded)
                 for port in _results(node)
             }
-            with tf.compat.v1.Session(graph=graph) as session:
+            with tf.compat.v1.Session(graph=graph, config=_as_written()) as session:
                 return self._values(session, wanted, report)
 
     def _choose(self, graph: Any) -> None:
@@ -240,6 +240,16 @@ class _Evaluation:
             except tf.errors.OpError as error:
                 report.note("not-evaluated", port.node.name, str(error.message).split("\n")[0])
         return values
+
+
+def _as_written() -> Any:
+    """Run without TensorFlow's own optimiser: it would fold what we are about to fold."""
+    import tensorflow as tf
+
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.optimizer_options.opt_level = -1
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return config
 
 
 def _size(tensor: Any) -> int | None:

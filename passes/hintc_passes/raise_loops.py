@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hintc.errors import VerifyError
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
@@ -46,6 +47,8 @@ class RaiseLoops(Pass):
             raise_loop(module, WhileLoop.of(module, graph, node))
         except Refusal as refusal:
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
+        except VerifyError as error:  # a polymorphic body, say
+            report.refused("loop-types", name, f"the loop's types are not known: {error}")
         else:
             report.count("raised")
 

@@ -51,7 +51,7 @@ class RemoveTrainingNodes(Pass):
     def run(self, module: Module) -> PassReport:
         """Control edges first: they are what keeps other nodes from going."""
         report = PassReport()
-        effects = Effects(module)
+        effects = Effects(module, but=("Assert",))
         bodies = [module.functions[name].graph for name in reachable(module)]
         _use_defaults(module, report)
         for graph in (module.graph, *bodies):
@@ -116,7 +116,7 @@ def _drop_idle_controls(graph: Graph, effects: Effects, kept: set[str], report: 
 
 def _acting(graph: Graph, effects: Effects) -> set[Node]:
     """Nodes with side effects, and all that run after one."""
-    todo = [node for node in graph if node.op != "Assert" and effects.of(node)]
+    todo = [node for node in graph if effects.of(node)]
     acting, readers = set(todo), graph.nx.adj
     while todo:
         for consumer in readers[todo.pop()]:

@@ -54,7 +54,7 @@ class _Ops:
         return self.op("Const", attributes={"value": Tensor.of(value, dtype), "dtype": dtype})
 
     def matmul(self, x: Port, matrix: Port) -> Port:
-        """``x @ matrix.T``"""
+        """Times a transposed matrix: ``x @ matrix.T``."""
         attributes: dict[str, AttributeValue] = {
             "T": _FLOAT,
             "transpose_a": False,

@@ -144,7 +144,11 @@ class Lockstep:
             return Kind.ELEMENT
         known = [port for port in lane if port is not None]
         if all(port == known[0] for port in known):
-            return Kind.FIXED
+            if self.step(known[0]) == _NEVER:
+                return Kind.FIXED
+            raise Refusal(
+                "chain-order", f"every step reads '{known[0]}', which one of the steps computes"
+            )
         steps = [self.step(port) for port in known]
         if all(step == k for k, step in enumerate(steps)):
             self._check_equal(known)

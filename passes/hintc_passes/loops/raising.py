@@ -87,7 +87,7 @@ class _Raising:
         function = Function(f"{_body_name(self._loop.node)}_step")
         t = Port(function.add_arg("t", DType.INT32))
         values = {v.arg: t for v in self._loop.with_role(Role.INDEX)}
-        elements = {}
+        elements: dict[int, Port] = {}
         for variable in self._xs:
             dtype = dtype_of(self._sequences[variable.at])
             elements[variable.at] = Port(function.add_arg(f"x_{len(elements)}", dtype))

@@ -10,7 +10,7 @@ from hintc.graphdef.emit import Emitter, known_array
 from hintc.ir import Port, Shape
 from hintc_passes.loops.bounds import Bounds, upper_bounds
 from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import is_zeros, known_int, source_of
+from hintc_passes.loops.values import is_zeros, known_int, readers, source_of
 from hintc_passes.loops.while_loop import Role, Variable, WhileLoop
 
 _SELECTS = ("Select", "SelectV2")
@@ -104,6 +104,12 @@ class TripCount:
             raise Refusal(
                 "loop-length", "the loop also stops at a bound that is computed from data"
             )
+        for variable in self._loop.with_role(Role.INDEX):
+            if readers(self._loop.graph, Port(self._loop.node, variable.at)):
+                raise Refusal(
+                    "loop-length",
+                    "the loop may stop early, and the number of steps it made is read",
+                )
         for variable in self._loop.with_role(Role.STATE):
             if not self._keeps(variable.next, lengths, variable):
                 raise Refusal(

@@ -1,0 +1,107 @@
+"""The result against its source: on which feeds, with which tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hintc.convert.results import Compiled
+from hintc.equivalence import ATOL, RTOL, EquivalenceReport, check_equivalence
+from hintc.errors import HintcError
+from hintc.near import some
+from hintc.report import Report
+from hintc.source import SourceModel
+from hintc.tflite.state import StateMode
+
+Check = bool | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+"""What the drivers take: nothing, True for made-up feeds, or feeds by input name."""
+Feeds = Sequence[Mapping[str, Any] | None]
+"""Feeds to compare on; None stands for made-up ones."""
+
+TOLERANCES: Mapping[str | None, tuple[float, float]] = {
+    None: (RTOL, ATOL),
+    "float16": (5e-3, 5e-3),
+    "dynamic": (5e-2, 1.5e-1),
+}
+"""quantize -> the (rtol, atol) that `check` allows. float16 weights carry a relative rounding error
+of 2**-11. Hybrid kernels were measured off by 1.2e-2 (LSTM) and 7e-2 (RNN) at outputs of order 1,
+and two stacked LSTMs of 64 cells with weights spread over ±0.5 by 0.12; trained models are much
+nearer. So this finds wrong weights or wiring, not a loss of accuracy: measure that on your data."""
+
+
+def chosen_feeds(check: Any) -> Feeds:
+    """What to compare on: nothing, made-up feeds ([None]) or the user's.
+
+    Raises:
+        HintcError: `check` is none of these.
+    """
+    if check is None or check is False:
+        return []
+    if check is True:
+        return [None]
+    feeds = [check] if isinstance(check, Mapping) else check
+    if not isinstance(feeds, (list, tuple)) or not all(isinstance(f, Mapping) for f in feeds):
+        raise HintcError(
+            f"check is a {type(check).__name__}",
+            remedy="Give True, a mapping of input names to arrays, or a list of such mappings.",
+        )
+    return list(feeds)
+
+
+def check_model(
+    compiled: Compiled,
+    tflite: bytes,
+    feeds: Feeds,
+    quantize: str | None,
+    state: StateMode,
+) -> None:
+    """Compares the model with its source, or the lowered graph if it has ops without a kernel.
+
+    Raises:
+        EquivalenceError: see `compare`.
+    """
+    report = compiled.report
+    custom = [name for name in report.operators if name.startswith("CUSTOM:")]
+    if not custom:
+        compare(compiled.source, tflite, feeds, report, quantize, state)
+        return
+    codes = some(name.removeprefix("CUSTOM:") for name in custom)
+    report.add_notes(
+        "check", [(compiled.outputs[0], f"no kernel for {codes}: the lowered graph was compared")]
+    )
+    compare(compiled.source, compiled.graph_def, feeds, report, None, state)
+
+
+def compare(
+    source: SourceModel,
+    result: Any,
+    feeds: Feeds,
+    report: Report,
+    quantize: str | None,
+    state: StateMode,
+) -> None:
+    """Runs both; the largest errors go into the report.
+
+    Raises:
+        EquivalenceError: they differ by more than `TOLERANCES` allows.
+    """
+    rtol, atol = TOLERANCES[quantize]
+    report.tolerance = (rtol, atol)
+    # A model whose state persists agrees on its first invoke only, each feed on a new instance.
+    once = state == "persist" and isinstance(result, bytes)
+    tensors = {key: tensor for tensor, key in source.keys.items()}
+    for feed in feeds:
+        found: EquivalenceReport = check_equivalence(
+            source.graph_def,
+            result,
+            feed and {tensors.get(name, name): value for name, value in feed.items()},
+            rtol=rtol,
+            atol=atol,
+            inputs=source.inputs,
+            outputs=source.outputs,
+            batches=(1,) if once else (1, 3),
+            invokes=1 if once else 2,
+        )
+        for name, error in found.max_error.items():
+            report.errors[name] = max(report.errors.get(name, 0.0), error)
+        found.raise_if_failed()

@@ -1,0 +1,213 @@
+"""compile and convert: a source through the pipeline, to a GraphDef or on to a .tflite model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from hintc.convert.check import Check, check_model, chosen_feeds, compare
+from hintc.convert.count import count_fused_ops, count_ops
+from hintc.convert.options import (
+    Form,
+    OptimizeFor,
+    check_options,
+    check_quantization,
+    chosen_pipeline,
+    with_options,
+)
+from hintc.convert.results import Compiled, Converted
+from hintc.convert.signature import with_source_keys
+from hintc.graphdef import lower
+from hintc.instrument import Instrument
+from hintc.ops import Target
+from hintc.pipeline import PassPipeline, Step
+from hintc.report import Report
+from hintc.source import SourceModel, read_source
+from hintc.tflite.handoff import to_tflite_model
+from hintc.tflite.inspect import op_counts
+from hintc.tflite.state import StateMode
+
+
+def compile(
+    source: Any,
+    inputs: Any = None,
+    outputs: Any = None,
+    *,
+    signature: str | None = None,
+    pipeline: Step | Sequence[Step] | None = None,
+    form: Form = "auto",
+    optimize_for: OptimizeFor = "size",
+    target: Target = "tflite",
+    state: StateMode = "reset",
+    check: Check = None,
+    instruments: Sequence[Instrument] = (),
+    verify_each: bool = True,
+) -> Compiled:
+    """Read a model, run the pipeline on it, and lower the result to a GraphDef.
+
+    Args:
+        source: see `hintc.source.read_source`.
+        inputs: tensors or names, ``:0`` optional; guessed when there is no doubt.
+        outputs: likewise.
+        signature: of a SavedModel.
+        pipeline: what to run: a `PassPipeline`, its text, a pass, or a sequence of these.
+            Default: `PassPipeline.DEFAULT`.
+        form: of recurrences: ``"fused"``, ``"unroll"``, ``"while"``, or ``"auto"``: chosen by
+            `optimize_for`. Other values than the default override the option of that name of
+            the passes that have it; so do the next three.
+        optimize_for: ``"size"`` or ``"latency"``.
+        target: what shall run the model: ``"tflite"``, ``"litert"`` or ``"tflm"``.
+        state: ``"reset"``: each run starts from the model's initial state, as in TensorFlow;
+            ``"persist"``: from where the last one ended.
+        check: True, or feeds by input name: compare the result with the source in TensorFlow.
+        instruments: watch the pipeline.
+        verify_each: verify the module after each pass that changed it.
+
+    Raises:
+        HintcError: something is wrong with the source, the names or the options.
+        VerifyError: a pass broke the module.
+        EquivalenceError: `check` found an error above the tolerance (`TOLERANCES`).
+    """
+    check_options(form, optimize_for, target, state)
+    feeds = chosen_feeds(check)
+    options = {"form": form, "optimize_for": optimize_for, "target": target, "state": state}
+    steps = with_options(chosen_pipeline(pipeline), options)
+    compiled = _compile(
+        lambda: read_source(source, inputs, outputs, signature), steps, instruments, verify_each
+    )
+    if feeds:
+        with _timed(compiled.report, "check"):
+            compare(compiled.source, compiled.graph_def, feeds, compiled.report, None, state)
+    return compiled
+
+
+def convert(
+    source: Any,
+    inputs: Any = None,
+    outputs: Any = None,
+    *,
+    signature: str | None = None,
+    pipeline: Step | Sequence[Step] | None = None,
+    quantize: Literal["dynamic", "float16", "int8"] | None = None,
+    keep_float: Sequence[str] = (),
+    io_dtype: Literal["float32", "int8"] = "float32",
+    representative_dataset: Callable[[], Any] | None = None,
+    target: Target = "tflite",
+    state: StateMode = "reset",
+    form: Form = "auto",
+    optimize_for: OptimizeFor = "size",
+    check: Check = None,
+    instruments: Sequence[Instrument] = (),
+    verify_each: bool = True,
+) -> Converted:
+    """Convert a model to TFLite.
+
+    Args:
+        source: see `hintc.source.read_source`.
+        inputs: see `compile`.
+        outputs: see `compile`; an output keeps its name and position.
+        signature: see `compile`.
+        pipeline: see `compile`.
+        quantize: None: float32. ``"dynamic"``: int8 weights, float32 arithmetic between them.
+            ``"float16"``: float16 weights. ``"int8"`` is not built yet.
+        keep_float: layers or nodes to leave in float; needs ``quantize="int8"``.
+        io_dtype: of the model's inputs and outputs; ``"int8"`` needs ``quantize="int8"``.
+        representative_dataset: yields lists of arrays in input order; needs ``quantize="int8"``.
+        target: see `compile`.
+        state: see `compile`.
+        form: see `compile`.
+        optimize_for: see `compile`.
+        check: see `compile`; the .tflite model itself is compared with the source, or, if it
+            has custom operators, which only their owner's kernels can run, the lowered graph.
+        instruments: see `compile`.
+        verify_each: see `compile`.
+
+    Raises:
+        HintcError: as `compile`; or TFLite cannot run what the model needs.
+        VerifyError: see `compile`.
+        EquivalenceError: see `compile`.
+    """
+    check_options(form, optimize_for, target, state)
+    feeds = chosen_feeds(check)
+    weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset)
+    options = {
+        "form": form,
+        "optimize_for": optimize_for,
+        "target": target,
+        "state": state,
+        "quantize": quantize,
+    }
+    steps = with_options(chosen_pipeline(pipeline), options)
+    compiled = _compile(
+        lambda: read_source(source, inputs, outputs, signature), steps, instruments, verify_each
+    )
+    report = compiled.report
+    with _timed(report, "convert"):
+        legalized = to_tflite_model(
+            _without_hints(compiled.graph_def),
+            compiled.inputs,
+            compiled.outputs,
+            quantize=weights,
+            target=target,
+            state=state,
+        )
+    tflite = with_source_keys(legalized.tflite, compiled.source)
+    report.operators = dict(op_counts(tflite).most_common())
+    report.sizes["tflite"] = len(tflite)
+    report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
+    if feeds:
+        with _timed(report, "check"):
+            check_model(compiled, tflite, feeds, quantize, state)
+    return Converted(tflite, compiled.graph_def, report, compiled.inputs, compiled.outputs)
+
+
+def _compile(
+    read: Callable[[], SourceModel],
+    pipeline: PassPipeline,
+    instruments: Sequence[Instrument],
+    verify_each: bool,
+) -> Compiled:
+    report = Report(pipeline=str(pipeline))
+    with _timed(report, "read"):
+        source = read()
+        module = source.lift()
+    report.source = source.description
+    report.ops_before = count_ops(source.graph_def)
+    report.sizes["source"] = source.graph_def.ByteSize()
+    outcome = pipeline.run(module, instruments, verify_each=verify_each)
+    for run in outcome.runs:
+        report.add_pass(run.name, run.report)
+        stage = f"pass {run.name}"
+        report.timings[stage] = report.timings.get(stage, 0.0) + run.seconds
+    with _timed(report, "lower"):
+        graph_def = lower(module)
+    report.ops_after = count_ops(graph_def)
+    report.fused_ops = count_fused_ops(graph_def)
+    report.sizes["lowered"] = graph_def.ByteSize()
+    return Compiled(graph_def, module, report, source.inputs, source.outputs, source)
+
+
+def _without_hints(graph_def: Any) -> Any:
+    """The graph without the attributes of hints that no pass has replaced.
+
+    TensorFlow's converter makes a dynamic batch 1 as soon as it sees one of them (lite.py,
+    `_is_unknown_shapes_allowed`).
+    """
+    marks = "_tflite_"
+    if not any(key.startswith(marks) for node in graph_def.node for key in node.attr):
+        return graph_def
+    plain = type(graph_def)()
+    plain.CopyFrom(graph_def)
+    for node in plain.node:
+        for key in [key for key in node.attr if key.startswith(marks)]:
+            del node.attr[key]
+    return plain
+
+
+@contextmanager
+def _timed(report: Report, stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    report.timings[stage] = report.timings.get(stage, 0.0) + time.perf_counter() - start

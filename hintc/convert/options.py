@@ -1,0 +1,95 @@
+"""The options of the drivers: which values they take, and which passes they reach."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+from hintc.errors import HintcError
+from hintc.near import check_choice
+from hintc.ops import TARGETS, Quantize
+from hintc.pipeline import PassPipeline, Step
+from hintc.tflite.state import StateMode
+
+Form = Literal["auto", "fused", "unroll", "while"]
+OptimizeFor = Literal["size", "latency"]
+
+QUANTIZE: tuple[str | None, ...] = (None, "dynamic", "float16", "int8")
+FORMS: tuple[Form, ...] = ("auto", "fused", "unroll", "while")
+OPTIMIZE_FOR: tuple[OptimizeFor, ...] = ("size", "latency")
+STATES: tuple[StateMode, ...] = ("reset", "persist")
+
+
+def check_options(form: object, optimize_for: object, target: object, state: object) -> None:
+    """Refuses values that these options do not take.
+
+    Raises:
+        HintcError: names the option and what was probably meant.
+    """
+    check_choice("form", form, FORMS)
+    check_choice("optimize_for", optimize_for, OPTIMIZE_FOR)
+    check_choice("target", target, TARGETS)
+    check_choice("state", state, STATES)
+
+
+def check_quantization(
+    quantize: object, keep_float: Sequence[str], io_dtype: object, dataset: object
+) -> Quantize | None:
+    """How the weights are to be stored.
+
+    Raises:
+        HintcError: a value that is not known or not built yet, or options that do not go together.
+    """
+    check_choice("quantize", quantize, QUANTIZE)
+    check_choice("io_dtype", io_dtype, ("float32", "int8"))
+    if quantize == "int8":
+        raise HintcError(
+            "quantize='int8' is not built yet",
+            remedy="quantize='dynamic' makes the weights int8 and needs no data.",
+        )
+    for name, value in (
+        ("keep_float", keep_float),
+        ("io_dtype='int8'", io_dtype == "int8"),
+        ("representative_dataset", dataset),
+    ):
+        if value:
+            raise HintcError(
+                f"{name} has no use here",
+                why=f"it belongs to quantize='int8', and quantize is {quantize!r}",
+                remedy="Leave it out.",
+            )
+    return cast("Quantize | None", quantize)
+
+
+def chosen_pipeline(given: Step | Sequence[Step] | None) -> PassPipeline:
+    """The pipeline that is meant; the default one for None.
+
+    Raises:
+        HintcError: it cannot be read, or names something that is no pass.
+    """
+    if given is None:
+        return PassPipeline.DEFAULT
+    if isinstance(given, (list, tuple)):
+        return PassPipeline.of(*given)
+    return PassPipeline.of(cast("Step", given))
+
+
+_DEFAULTS = {
+    "form": "auto",
+    "optimize_for": "size",
+    "target": "tflite",
+    "state": "reset",
+    "quantize": None,
+}
+
+
+def with_options(pipeline: PassPipeline, options: Mapping[str, Any]) -> PassPipeline:
+    """Hands each option that is not at its default to the passes that have it."""
+    wanted = {name: value for name, value in options.items() if value != _DEFAULTS[name]}
+    for step in pipeline:
+        fields = {field.name for field in dataclasses.fields(step)}
+        here = {name: value for name, value in wanted.items() if name in fields}
+        if here:
+            pipeline = pipeline.set_options(step.name, **here)
+    return pipeline

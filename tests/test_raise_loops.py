@@ -1,0 +1,219 @@
+"""raise-loops: which loops become Scans, that they compute the same, and why others stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hintc_passes.raise_loops import RaiseLoops
+from recurrences import Array, run_graph_def, traced, weights
+
+from hintc.graphdef import lift, lower
+from hintc.ir import SCAN, Module, Scan
+from hintc.remark import PassReport
+
+tf = pytest.importorskip("tensorflow")
+DEPTH, UNITS = 3, 4
+SEQUENCE = tf.TensorSpec([None, None, DEPTH], tf.float32)
+FIXED = tf.TensorSpec([5, None, DEPTH], tf.float32)
+
+
+def cell(x: Any, h: Any) -> Any:
+    return tf.tanh(x @ weights(DEPTH, UNITS) + h @ weights(UNITS, UNITS, seed=1))
+
+
+def loop(
+    x: Any,
+    *,
+    bound: Any = None,
+    step: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
+    first: Any = None,
+    **options: Any,
+) -> list[Any]:
+    """[y, h, number of steps] of a loop over the rows of `x`."""
+    length = tf.shape(x)[0]
+    rows = tf.TensorArray(tf.float32, length, element_shape=[None, DEPTH]).unstack(x)
+    out = tf.TensorArray(tf.float32, length, element_shape=[None, UNITS])
+    h = tf.zeros([tf.shape(x)[1], UNITS]) if first is None else first(x)
+    plain = lambda t, row, h: (cell(row, h),) * 2  # noqa: E731
+
+    def body(t: Any, h: Any, out: Any) -> Any:
+        y, following = (step or plain)(t, rows.read(t), h)
+        return t + 1, following, out.write(t, y)
+
+    steps, h, out = tf.while_loop(
+        lambda t, h, out: t < (length if bound is None else bound(x)),
+        body,
+        [tf.constant(0), h, out],
+        **options,
+    )
+    return [out.stack(), h, steps]
+
+
+def feeds(batch: int = 2, steps: int = 5) -> dict[str, Array]:
+    x = np.random.default_rng(batch).standard_normal((steps, batch, DEPTH))
+    return {"x": x.astype(np.float32)}
+
+
+def raised(graph_def: Any) -> tuple[Module, PassReport]:
+    module = lift(graph_def)
+    return module, RaiseLoops().run(module)
+
+
+def check_same(
+    graph_def: Any, module: Module, results: int, *cases: Mapping[str, Array]
+) -> None:
+    names = [f"y_{n}" for n in range(results)]
+    lowered = lower(module)
+    for case in cases:
+        before = run_graph_def(graph_def, case, names)
+        after = run_graph_def(lowered, case, names)
+        for one, other in zip(before, after, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def only_scan(module: Module) -> Scan:
+    scans = [node for node in module.graph if node.op == SCAN]
+    assert len(scans) == 1
+    return Scan.of(scans[0])
+
+
+def remaining(module: Module) -> set[str]:
+    return {n.op for n in module.graph if "While" in n.op or n.op.startswith("TensorList")}
+
+
+@pytest.mark.parametrize("spec", [SEQUENCE, FIXED])
+def test_a_loop_over_rows(spec: Any) -> None:
+    graph_def = traced(loop, x=spec)
+    module, report = raised(graph_def)
+    assert report.counts == {"raised": 1}
+    assert not remaining(module)
+    scan = only_scan(module)
+    assert (len(scan.xs), len(scan.states), len(scan.reverse_ys)) == (1, 1, 1)
+    assert (scan.trip_count.node.op == "Const") == (spec is FIXED)
+    cases = [feeds(1), feeds(3)] + ([feeds(2, 9)] if spec is SEQUENCE else [])
+    check_same(graph_def, module, 3, *cases)
+
+
+def test_bounds_that_are_provably_the_length() -> None:
+    def bound(x: Any) -> Any:
+        return tf.minimum(tf.shape(x)[0], tf.maximum(1, tf.shape(x)[0]))
+
+    graph_def = traced(lambda x: loop(x, bound=bound), x=SEQUENCE)
+    module, report = raised(graph_def)
+    assert report.changed
+    check_same(graph_def, module, 3, feeds(2, 3))
+
+
+def test_fewer_steps_than_rows_cut_the_sequence() -> None:
+    graph_def = traced(lambda x: loop(x, maximum_iterations=3)[1:], x=FIXED)
+    module, report = raised(graph_def)
+    assert report.changed
+    assert only_scan(module).xs[0].node.op == "StridedSlice"
+    check_same(graph_def, module, 2, feeds(2))
+
+
+def test_the_index_and_invariants_are_usable_in_a_step() -> None:
+    def step(t: Any, row: Any, h: Any) -> tuple[Any, Any]:
+        h = cell(row, h) * tf.cast(t, tf.float32)
+        return h + 1.0, h
+
+    graph_def = traced(lambda x: loop(x, step=step), x=SEQUENCE)
+    module, report = raised(graph_def)
+    assert report.changed
+    check_same(graph_def, module, 3, feeds(2, 3))
+
+
+def test_a_loop_inside_a_loop() -> None:
+    def step(t: Any, row: Any, h: Any) -> tuple[Any, Any]:
+        h = tf.while_loop(lambda k, h: k < 3, lambda k, h: (k + 1, cell(row, h)), [0, h])[1]
+        return h, h
+
+    graph_def = traced(lambda x: loop(x, step=step), x=SEQUENCE)
+    module, report = raised(graph_def)
+    assert report.counts == {"raised": 2}
+    check_same(graph_def, module, 3, feeds(2, 4))
+
+
+def random_step(t: Any, row: Any, h: Any) -> tuple[Any, Any]:
+    return (cell(row, h) + tf.random.uniform(tf.shape(h)),) * 2
+
+
+REFUSED: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
+    "unknown bound": (
+        "loop-list-length", lambda x: loop(x, bound=lambda x: tf.reduce_max(tf.shape(x)) - 2)),
+    "random": ("loop-has-side-effects", lambda x: loop(x, step=random_step)),
+    "grows": (
+        "state-changes-shape",
+        lambda x: loop(
+            x,
+            first=lambda x: tf.zeros([1, UNITS]),
+            shape_invariants=[
+                tf.TensorShape([]), tf.TensorShape([None, UNITS]), tf.TensorShape(None)],
+        )[1:],
+    ),
+    "data dependent": (
+        "loop-condition",
+        lambda x: tf.while_loop(
+            lambda t, h: tf.reduce_sum(h) < 10.0, lambda t, h: (t + 1, h + x[0]), [0, x[0]]),
+    ),
+    "backwards": (
+        "loop-condition",
+        lambda x: tf.while_loop(lambda t, h: t > 0, lambda t, h: (t - 1, h + x[t]), [3, x[0]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_stays_a_loop(case: str) -> None:
+    code, build = REFUSED[case]
+    graph_def = traced(build, x=SEQUENCE)
+    module, report = raised(graph_def)
+    assert not report.changed
+    assert [r.code for r in report.remarks] == [code]
+    assert lower(module).SerializeToString(deterministic=True) == graph_def.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_reading_what_was_written_is_refused() -> None:
+    def build(x: Any) -> list[Any]:
+        out = tf.TensorArray(tf.float32, 6, element_shape=[None, DEPTH], clear_after_read=False)
+        out = out.write(0, x[0])
+        _, out = tf.while_loop(
+            lambda t, out: t < 5,
+            lambda t, out: (t + 1, out.write(t + 1, out.read(t) + 1.0)),
+            [0, out],
+        )
+        return [out.stack()]
+
+    module, report = raised(traced(build, x=SEQUENCE))
+    assert [r.code for r in report.remarks] == ["loop-list"]
+    assert remaining(module)
+
+
+def test_hinted_models(hinted_sequences: Callable[..., Any]) -> None:
+    graph_def, names = hinted_sequences()
+    module, report = raised(graph_def)
+    assert report.counts == {"raised": 1}
+    assert not remaining(module)
+    lowered = lower(module)
+    for lengths in ([5, 3, 0], [2, 1, -4], [9, 5, 1]):
+        case = {**feeds(3), "lengths": np.array(lengths, np.int32)}
+        before, after = (run_graph_def(g, case, names) for g in (graph_def, lowered))
+        for one, other in zip(before, after, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def hinted_sequences() -> Callable[..., Any]:
+    return lambda: lengths_model(final_cell_state=True)
+
+
+def lengths_model(*, final_cell_state: bool = False) -> tuple[Any, list[str]]:
+    """A hinted LSTM with sequence lengths: y, h (and c); frozen."""
+    from recurrences import dynamic_rnn_model
+
+    return dynamic_rnn_model(final_cell_state=final_cell_state)
