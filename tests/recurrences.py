@@ -195,7 +195,7 @@ def dynamic_rnn_model(
     """
     import tensorflow as tf
 
-    import hintc.authoring as authoring
+    from hintc import authoring
 
     v1 = tf.compat.v1
     with tf.Graph().as_default() as graph:

@@ -6,6 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
+from hintc.graphdef.emit import Emitter
+from hintc.hints import FIRST, LAST, RECORD, SINGLE, STACK, HintRecord
+from hintc.ir import SCAN, DType, Function, FunctionRef, Module, Node, Port, Scan
+from hintc.ir.scan import dtype_of
+from hintc.remark import PassReport
 from hintc_passes.reroll_chains import RerollChains
 from recurrences import (
     DEPTH,
@@ -19,12 +25,6 @@ from recurrences import (
     weights,
     zero_state,
 )
-
-from hintc.graphdef.emit import Emitter
-from hintc.hints import FIRST, LAST, RECORD, SINGLE, STACK, HintRecord
-from hintc.ir import SCAN, DType, Function, FunctionRef, Module, Node, Port, Scan
-from hintc.ir.scan import dtype_of
-from hintc.remark import PassReport
 
 Step = Callable[[Emitter, int, Port, tuple[Port, ...], dict[str, Port]], tuple[Port, ...]]
 """(emitter, t, x, states, parameters) -> next states; the first is the output."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from recurrences import DEPTH, STEPS, UNITS, placeholder, rnn_model, traced, weights
 
 from hintc.graphdef import lift
 from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import UNKNOWN, infer_results, infer_shapes
 from hintc.ir import DType, Function, FunctionRef, Module, Port, Shape
+from recurrences import DEPTH, STEPS, UNITS, placeholder, rnn_model, traced, weights
 
 
 def test_constants_and_placeholders_say_it_themselves() -> None:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+
+from hintc.graphdef.emit import Emitter
+from hintc.ir import SCAN, DType, Graph, Module, Port, Scan
 from hintc_passes.split_scans import SplitScans
 from recurrences import (
     DEPTH,
@@ -21,9 +24,6 @@ from recurrences import (
     weights,
     zero_state,
 )
-
-from hintc.graphdef.emit import Emitter
-from hintc.ir import SCAN, DType, Graph, Module, Port, Scan
 
 STEPS = 4
 Parts = tuple[list[Port], list[Port]]

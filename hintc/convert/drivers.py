@@ -146,7 +146,7 @@ def convert(
     report = compiled.report
     with _timed(report, "convert"):
         legalized = to_tflite_model(
-            _without_hints(compiled.graph_def),
+            compiled.graph_def,
             compiled.inputs,
             compiled.outputs,
             quantize=weights,
@@ -187,23 +187,6 @@ def _compile(
     report.fused_ops = count_fused_ops(graph_def)
     report.sizes["lowered"] = graph_def.ByteSize()
     return Compiled(graph_def, module, report, source.inputs, source.outputs, source)
-
-
-def _without_hints(graph_def: Any) -> Any:
-    """The graph without the attributes of hints that no pass has replaced.
-
-    TensorFlow's converter makes a dynamic batch 1 as soon as it sees one of them (lite.py,
-    `_is_unknown_shapes_allowed`).
-    """
-    marks = "_tflite_"
-    if not any(key.startswith(marks) for node in graph_def.node for key in node.attr):
-        return graph_def
-    plain = type(graph_def)()
-    plain.CopyFrom(graph_def)
-    for node in plain.node:
-        for key in [key for key in node.attr if key.startswith(marks)]:
-            del node.attr[key]
-    return plain
 
 
 @contextmanager

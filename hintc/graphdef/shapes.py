@@ -94,7 +94,9 @@ def _ask_tensorflow(
         holders = {p: part.graph.add(RESULT, [value], name="wanted") for p, value in ports.items()}
         _add_functions(module, part)
         _inline_all(part)
-        return _import(part, {port: holder.operands[0] for port, holder in holders.items()})
+        part = _without_scans(part)
+        ports = {port: part.graph[h.name].operands[0] for port, h in holders.items()}
+        return _import(part, ports)
     except (HintcError, KeyError, ValueError):
         return {}
 
@@ -127,6 +129,16 @@ def _inline_all(part: Module) -> None:
     while pending:
         new = inline_call(part, part.graph, pending.pop())
         pending.extend(node for node in new if callee(part, node) is not None)
+
+
+def _without_scans(part: Module) -> Module:
+    """A copy in which Scans are loops; `part` itself, which shares functions, if it has none."""
+    from hintc.graphdef.scan_lowering import expand_scans, has_scans
+
+    if has_scans(part):
+        part = part.copy()
+        expand_scans(part)
+    return part
 
 
 def _elements(node: Node) -> int:

@@ -15,8 +15,8 @@ _NAME = r"[A-Za-z0-9_.][A-Za-z0-9_./-]*"
 _DIM = r"(?:-?[0-9]+|\?)"
 _TOKEN = re.compile(
     rf"""
-      (?P<skip>[ \t\r\n]+|//[^\n]*)
-    | (?P<node>%(?:{_NAME}|{_STRING}))
+    \s*(?://[^\n]*\s*)*
+    (?: (?P<node>%(?:{_NAME}|{_STRING}))
     | (?P<function>@(?:{_NAME}|{_STRING}))
     | (?P<unbound>\$(?:{_NAME}|{_STRING}))
     | (?P<blob>\#[0-9a-f]+)
@@ -26,6 +26,8 @@ _TOKEN = re.compile(
     | (?P<number>-?(?:inf(?![\w./-])|[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?))
     | (?P<word>[A-Za-z_][A-Za-z0-9_./-]*)
     | (?P<mark>[(){{}}\[\]<>,:=])
+    | (?P<end>\Z)
+    )
     """,
     re.VERBOSE,
 )
@@ -62,17 +64,14 @@ class Cursor:
 
     def _split(self, text: str) -> list[Token]:
         tokens: list[Token] = []
-        at = 0
-        while at < len(text):
-            match = _TOKEN.match(text, at)
-            if match is None:
-                found = Token("mark", text[at], at)
-                self.fail("what starts here is no token", found)
-            assert match.lastgroup is not None
-            if match.lastgroup != "skip":
-                tokens.append(Token(match.lastgroup, match.group(), at))
-            at = match.end()
-        tokens.append(Token("end", "", len(text)))
+        at, kind, match_at = 0, "", _TOKEN.match
+        while kind != "end":
+            match = match_at(text, at)
+            if match is None or match.lastgroup is None:
+                start = at + len(text[at:]) - len(text[at:].lstrip())
+                self.fail("what starts here is no token", Token("mark", text[start], start))
+            kind, at = match.lastgroup, match.end()
+            tokens.append(Token(kind, match[kind], match.start(kind)))
         return tokens
 
     @property

@@ -115,7 +115,7 @@ def _converted(
 ) -> bytes:
     import tensorflow as tf
 
-    graph_def = trimmed(graph_def, [*inputs, *outputs])
+    graph_def = _without_hints(trimmed(graph_def, [*inputs, *outputs]))
     graph = tf.Graph()
     captured = None
     try:
@@ -135,6 +135,23 @@ def _converted(
         raise
     except Exception as error:  # the converter raises several families, its own among them
         raise _explained(error, captured.text if captured else "") from error
+
+
+def _without_hints(graph_def: Any) -> Any:
+    """The graph without the attributes of hints that no pass has replaced.
+
+    TensorFlow's converter makes a dynamic batch 1 as soon as it sees one of them (lite.py,
+    `_is_unknown_shapes_allowed`).
+    """
+    marks = "_tflite_"
+    if not any(key.startswith(marks) for node in graph_def.node for key in node.attr):
+        return graph_def
+    plain = type(graph_def)()
+    plain.CopyFrom(graph_def)
+    for node in plain.node:
+        for key in [key for key in node.attr if key.startswith(marks)]:
+            del node.attr[key]
+    return plain
 
 
 def _tensor(graph: Any, name: str) -> Any:

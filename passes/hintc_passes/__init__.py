@@ -5,7 +5,8 @@ package, and the registry imports its modules.
 """
 
 # Calls first: what is inside a function is seen only when it is in line. Hints are collected
-# before loops are raised, because a hint says where a step begins and ends.
+# before loops are raised, because a hint says where a step begins and ends. Lengths are peeled
+# before cells are split: the masks cover all cells of a loop at once.
 DEFAULT_PIPELINE = ",".join(
     (
         "inline-functions",
@@ -14,6 +15,7 @@ DEFAULT_PIPELINE = ",".join(
         "collect-hints",
         "raise-loops",
         "reroll-chains",
+        "peel-lengths",
         "split-scans",
         "fuse-lstm",
         "fuse-rnn",

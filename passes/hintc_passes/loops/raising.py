@@ -21,7 +21,10 @@ def raise_loop(module: Module, loop: WhileLoop) -> Node:
     Raises:
         Refusal: it is no Scan; nothing was changed.
     """
-    return _Raising(module, loop).run()
+    try:
+        return _Raising(module, loop).run()
+    finally:
+        sweep(loop.graph, loop.hoisted)
 
 
 class _Raising:
@@ -152,8 +155,9 @@ class _Raising:
             graph.replace_uses(Port(old, variable.at), Port(node, at))
         left = [use.node for use in graph.uses(old)]
         for at, variable in enumerate(self._writes):
+            rows = self._padded(variable, Port(node, len(self._states) + at), scan.trip_count)
             for end in variable.ends:
-                left += self._replace_stack(end, Port(node, len(self._states) + at))
+                left += self._replace_stack(end, rows)
         graph.replace_control_uses(old, [node])
         sweep(graph, [*left, old])
         return node
@@ -164,6 +168,17 @@ class _Raising:
             self._graph.replace_uses(old, variable.first)
         elif variable.role is Role.INDEX:
             self._graph.replace_uses(old, scan.trip_count)
+
+    def _padded(self, variable: Variable, rows: Port, trip: Port) -> Port:
+        """Rows of a list that the loop does not reach are zeros."""
+        length = self._trip.longer(variable)
+        if length is None:
+            return rows
+        emit, name = self._emit, f"y_{variable.at}"
+        missing = emit.expand(emit.subtract(length, trip, f"{name}/missing"), f"{name}/rows")
+        rest = emit.tail(emit.shape(rows, f"{name}/shape"), f"{name}/row_shape")
+        dims = emit.concat([missing, rest], f"{name}/pad_shape")
+        return emit.concat([rows, emit.fill(dims, dtype_of(rows), f"{name}/pad")], name)
 
     def _replace_stack(self, stack: Node, rows: Port) -> list[Node]:
         """The stacked list is the Scan's output; the nodes that made it are returned.

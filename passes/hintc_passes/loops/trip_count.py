@@ -1,4 +1,4 @@
-"""The exact number of steps of a loop, and that its lists are as long."""
+"""The exact number of steps of a loop, and which lists are as long."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hintc.graft import graft
 from hintc.graphdef.emit import Emitter, known_array
+from hintc.graphdef.shapes import producers
 from hintc.ir import Port, Shape
+from hintc.ir.opdefs import is_stateful
 from hintc_passes.loops.bounds import Bounds, upper_bounds
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.values import is_zeros, known_int, readers, source_of
@@ -34,8 +37,7 @@ class TripCount:
         atom: the trip count, comparable.
 
     Raises:
-        Refusal: the count is not known before the loop starts, or an output list has another
-            length.
+        Refusal: the count is not known before the loop starts.
     """
 
     def __init__(self, loop: WhileLoop, shapes: Mapping[Port, Shape]) -> None:
@@ -52,15 +54,26 @@ class TripCount:
         self.atom, self._port = least
         for maximum in self._bounds.open:
             self._check_frozen_beyond(maximum)
-        self._check_lists()
 
     def _is_index(self, arg: Port) -> bool:
         return self._role(arg) is Role.INDEX
 
-    def _outside(self, arg: Port) -> Port | None:
-        if self._role(arg) is not Role.INVARIANT:
-            return None
-        return self._loop.node.operands[self._at(arg)]
+    def _outside(self, bound: Port) -> Port | None:
+        """The value outside that a value of the condition is; what it computes is hoisted."""
+        loop = self._loop
+        needed = producers([bound])
+        values = {}
+        for node in needed:
+            if node.op == "_Arg":
+                if self._role(Port(node)) is not Role.INVARIANT:
+                    return None
+                values[Port(node)] = loop.node.operands[self._at(Port(node))]
+            elif is_stateful(node):
+                return None
+        nodes = [n for n in loop.cond if n in needed and n.op != "_Arg"]
+        copies = graft(nodes, loop.graph, values, prefix=f"{loop.node.name}/bound")
+        loop.hoisted.extend(reversed(copies.values()))
+        return values.get(bound) or Port(copies[bound.node], bound.index)
 
     def _at(self, arg: Port) -> int:
         return self._loop.cond.args.index(arg.node)
@@ -70,15 +83,10 @@ class TripCount:
             return None
         return self._loop.variables[self._at(arg)].role
 
-    def _check_lists(self) -> None:
-        for variable in self._loop.with_role(Role.WRITE_LIST):
-            length = source_of(variable.first).node.operands[1]
-            if variable.ends and self._bounds.atom(length) != self.atom:
-                raise Refusal(
-                    "loop-list-length",
-                    f"the output list '{source_of(variable.first).node.name}' is not provably as "
-                    "long as the loop runs",
-                )
+    def longer(self, variable: Variable) -> Port | None:
+        """The length of an output list if it may be longer than the loop runs, else None."""
+        length = source_of(variable.first).node.operands[1]
+        return None if self._bounds.atom(length) == self.atom else length
 
     def covers(self, sequence: Port) -> bool:
         """True if the loop provably reads the whole sequence."""

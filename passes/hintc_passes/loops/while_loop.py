@@ -51,13 +51,18 @@ class Variable:
 
 @dataclass
 class WhileLoop:
-    """A loop node with its functions and variables."""
+    """A loop node with its functions and variables.
+
+    Attributes:
+        hoisted: nodes that were added outside to compute bounds that the condition computes.
+    """
 
     node: Node
     graph: Graph
     cond: Graph
     body: Graph
     variables: Sequence[Variable]
+    hoisted: list[Node] = field(default_factory=list)
 
     def with_role(self, role: Role) -> list[Variable]:
         """The variables of one role, in order."""
@@ -137,6 +142,8 @@ class WhileLoop:
         write = variable.next.node
         if write.op != "TensorListSetItem" or source_of(write.operands[0]) != variable.arg:
             raise _bad_list(variable, f"a {write.op} changes it")
+        if write.attributes.get("resize_if_index_out_of_bounds"):
+            raise _bad_list(variable, "it grows while it is written")
         if not self.is_index(write.operands[1]):
             raise _bad_list(variable, "it is not written at the index of the step")
         if [reader for reader, _ in readers(self.body, variable.arg)] != [write]:
