@@ -194,6 +194,7 @@ def dynamic_rnn_model(
     x [5, ?, 3] and lengths [?] -> y, the last layer's final h, and c if asked for.
     """
     import tensorflow as tf
+    from tf_keras.src.layers.rnn.legacy_cells import MultiRNNCell
 
     from hintc import authoring
 
@@ -202,7 +203,7 @@ def dynamic_rnn_model(
         x = v1.placeholder(tf.float32, [5, None, DEPTH], "x")
         sizes = v1.placeholder(tf.int32, [None], "lengths") if lengths else None
         layers = [authoring.TFLiteLSTMCell(UNITS) for _ in range(cells)]
-        stack = layers[0] if cells == 1 else v1.nn.rnn_cell.MultiRNNCell(layers)
+        stack = layers[0] if cells == 1 else MultiRNNCell(layers)
         y, state = authoring.dynamic_rnn(stack, x, sizes, dtype=tf.float32)
         last = state if cells == 1 else state[-1]
         tensors = {"y": y, "h": last.h} | ({"c": last.c} if final_cell_state else {})

@@ -85,9 +85,7 @@ def _run_time_shape(emit: Emitter, module: Module, scan: Scan, value: Port, name
     return emit.shape(operand, f"{name}/like")
 
 
-def _shape_of_trial_step(
-    emit: Emitter, module: Module, scan: Scan, value: Port, name: str
-) -> Port:
+def _shape_of_trial_step(emit: Emitter, module: Module, scan: Scan, value: Port, name: str) -> Port:
     """The shape of `value` in a step run on zeros in place of the sequences (T may be 0)."""
     body = scan.body_function(module).graph
     zeros = [

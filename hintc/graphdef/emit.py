@@ -70,33 +70,45 @@ class Emitter:
 
     def element(self, vector: Port, index: int, name: str = "element") -> Port:
         """``vector[index]``, a scalar."""
-        bounds = [self.constant(np.array([at], np.int32), f"{name}/{part}")
-                  for part, at in (("begin", index), ("end", index + 1), ("strides", 1))]
+        bounds = [
+            self.constant(np.array([at], np.int32), f"{name}/{part}")
+            for part, at in (("begin", index), ("end", index + 1), ("strides", 1))
+        ]
         attributes: dict[str, AttributeValue] = {
-            "T": dtype_of(vector), "Index": DType.INT32, "shrink_axis_mask": 1,
+            "T": dtype_of(vector),
+            "Index": DType.INT32,
+            "shrink_axis_mask": 1,
         }
         return self.node("StridedSlice", [vector, *bounds], attributes, name)
 
     def tail(self, vector: Port, name: str = "tail") -> Port:
         """``vector[1:]``."""
-        bounds = [self.constant(np.array([at], np.int32), f"{name}/{part}")
-                  for part, at in (("begin", 1), ("end", 0), ("strides", 1))]
+        bounds = [
+            self.constant(np.array([at], np.int32), f"{name}/{part}")
+            for part, at in (("begin", 1), ("end", 0), ("strides", 1))
+        ]
         attributes: dict[str, AttributeValue] = {
-            "T": dtype_of(vector), "Index": DType.INT32, "end_mask": 1,
+            "T": dtype_of(vector),
+            "Index": DType.INT32,
+            "end_mask": 1,
         }
         return self.node("StridedSlice", [vector, *bounds], attributes, name)
 
     def pack(self, values: Sequence[Port], name: str = "Pack", axis: int = 0) -> Port:
         """The values stacked along a new axis."""
         attributes: dict[str, AttributeValue] = {
-            "T": dtype_of(values[0]), "N": len(values), "axis": axis,
+            "T": dtype_of(values[0]),
+            "N": len(values),
+            "axis": axis,
         }
         return self.node("Pack", values, attributes, name)
 
     def unpack(self, value: Port, count: int, name: str = "Unpack", axis: int = 0) -> Node:
         """The `count` slices along `axis`."""
         attributes: dict[str, AttributeValue] = {
-            "T": dtype_of(value), "num": count, "axis": axis,
+            "T": dtype_of(value),
+            "num": count,
+            "axis": axis,
         }
         return self.node("Unpack", [value], attributes, name).node
 
@@ -104,7 +116,9 @@ class Emitter:
         """The values joined along axis 0."""
         axis = self.constant(np.int32(0), f"{name}/axis")
         attributes: dict[str, AttributeValue] = {
-            "T": dtype_of(values[0]), "Tidx": DType.INT32, "N": len(values),
+            "T": dtype_of(values[0]),
+            "Tidx": DType.INT32,
+            "N": len(values),
         }
         return self.node("ConcatV2", [*values, axis], attributes, name)
 
@@ -119,7 +133,9 @@ class Emitter:
         """``values[index]`` along axis 0."""
         axis = self.constant(np.int32(0), f"{name}/axis")
         attributes: dict[str, AttributeValue] = {
-            "Tparams": dtype_of(values), "Tindices": dtype_of(index), "Taxis": DType.INT32,
+            "Tparams": dtype_of(values),
+            "Tindices": dtype_of(index),
+            "Taxis": DType.INT32,
         }
         return self.node("GatherV2", [values, index, axis], attributes, name)
 

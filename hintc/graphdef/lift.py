@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hintc.errors import HintcError
@@ -26,17 +28,31 @@ def lift(graph_def: graph_pb2.GraphDef) -> Module:
         HintcError: `graph_def` is no GraphDef, two nodes or functions share a name, or an
             operand names a node that is not there.
     """
-    snapshot = _snapshot(graph_def)
+    with collector_paused():
+        return _lift(_snapshot(graph_def))
+
+
+def _lift(snapshot: graph_pb2.GraphDef) -> Module:
     module = Module(source=snapshot)
     library = {f.signature.name: f for f in snapshot.library.function}
     if len(library) != len(snapshot.library.function):
-        raise HintcError(
-            "two library functions have the same name", node=_twice(snapshot)
-        )
+        raise HintcError("two library functions have the same name", node=_twice(snapshot))
     for name, definition in library.items():
         module.functions[name] = _function(definition, library)
     fill_graph(module.graph, snapshot.node, GraphSpelling())
     return module
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """No garbage collection: it would walk the growing graph again and again, and free nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _snapshot(graph_def: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
@@ -78,9 +94,7 @@ def _lift_body(
 ) -> Graph:
     graph = Graph()
     for index, arg in enumerate(definition.signature.input_arg):
-        graph.args.append(
-            graph.append(arg.name, ARG, Attributes(_arg_attributes(arg, index)))
-        )
+        graph.args.append(graph.append(arg.name, ARG, Attributes(_arg_attributes(arg, index))))
     spelling = BodySpelling(library)
     fill_graph(graph, definition.node_def, spelling)
     for result in definition.signature.output_arg:
@@ -89,13 +103,9 @@ def _lift_body(
             raise HintcError(
                 f"result '{result.name}' of function '{definition.signature.name}' has no value"
             )
-        graph.add_result(
-            result.name, _resolve(graph, text, spelling, f"result {result.name}")
-        )
+        graph.add_result(result.name, _resolve(graph, text, spelling, f"result {result.name}"))
     for name in definition.signature.control_output:
-        graph.control_results[name] = _node(
-            graph, definition.control_ret[name], f"result {name}"
-        )
+        graph.control_results[name] = _node(graph, definition.control_ret[name], f"result {name}")
     return graph
 
 

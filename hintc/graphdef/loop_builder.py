@@ -113,14 +113,13 @@ class LoopBuilder:
                 found[at] = constant
         return found
 
-    def _variables(
-        self, live: Sequence[int], constants: dict[int, Node]
-    ) -> list[_Variable]:
+    def _variables(self, live: Sequence[int], constants: dict[int, Node]) -> list[_Variable]:
         scan = self._scan
         found = [_Variable("t", self._emit.constant(np.int32(0), "t"))]
         found += [_Variable(f"state_{k}", p) for k, p in enumerate(scan.states)]
-        found += [_Variable(f"y_{k}", p) for k, p in zip(live, self._accumulators(live),
-                                                         strict=True)]
+        found += [
+            _Variable(f"y_{k}", p) for k, p in zip(live, self._accumulators(live), strict=True)
+        ]
         if constant_behind(scan.trip_count) is None:
             found.append(_Variable("trip_count", scan.trip_count))
         found += [_Variable(f"x_{k}", p) for k, p in enumerate(scan.xs)]
@@ -215,9 +214,7 @@ class LoopBuilder:
             return args["trip_count"]
         return emit.constant(np.int32(constant_array(known)), "trip_count")
 
-    def _add_loop(
-        self, variables: Sequence[_Variable], cond: Function, body: Function
-    ) -> Node:
+    def _add_loop(self, variables: Sequence[_Variable], cond: Function, body: Function) -> Node:
         effects = any(is_stateful(n) for n in body.graph if not n.op.startswith("_"))
         loop = self._graph.add(
             "While" if effects else "StatelessWhile",

@@ -1,4 +1,4 @@
-"""Module → GraphDef. Whatever was not changed since the lift is emitted as it came, byte for byte."""
+"""Module → GraphDef. What was not changed since the lift is emitted as it came, byte for byte."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def lower(module: Module) -> graph_pb2.GraphDef:
     lowered = graph_pb2.GraphDef()
     _copy_other_fields(module.source, lowered)
     spelling = GraphSpelling()
-    lowered.node.extend(
-        _node_def(node, spelling) for node in module.graph if node.op != RESULT
-    )
+    lowered.node.extend(_node_def(node, spelling) for node in module.graph if node.op != RESULT)
     library = dict(_function_defs(module))
     if library:
         lowered.library.function.extend(library.values())
@@ -104,38 +102,26 @@ def _inputs(node: Node, spelling: Spelling) -> list[str]:
     came = list(node.source.input) if node.source is not None else []
     data = [t for t in came if not t.startswith("^")]
     texts = [
-        data[at]
-        if at < len(data) and spelling.means(data[at], port)
-        else spelling.spell(port)
+        data[at] if at < len(data) and spelling.means(data[at], port) else spelling.spell(port)
         for at, port in enumerate(node.operands)
     ]
     return texts + [f"^{control.name}" for control in node.controls]
 
 
 def _function_defs(module: Module) -> Any:
-    library = {
-        name: f.source for name, f in module.functions.items() if f.source is not None
-    }
+    library = {name: f.source for name, f in module.functions.items() if f.source is not None}
     for name, function in module.functions.items():
-        if (
-            function.source is not None
-            and not function.is_lifted
-            and not _renamed(function)
-        ):
+        if function.source is not None and not function.is_lifted and not _renamed(function):
             yield name, function.source
         else:
             yield name, _function_def(function, library)
 
 
 def _renamed(function: Function) -> bool:
-    return bool(
-        function.source.signature.name != function.name or function.attributes.touched
-    )
+    return bool(function.source.signature.name != function.name or function.attributes.touched)
 
 
-def _function_def(
-    function: Function, library: Mapping[str, Any]
-) -> function_pb2.FunctionDef:
+def _function_def(function: Function, library: Mapping[str, Any]) -> function_pb2.FunctionDef:
     from tensorflow.core.framework import function_pb2
 
     spelling = BodySpelling(library)
@@ -174,21 +160,15 @@ def _changed(
     return (
         _renamed(function)
         or len(body) != len(source.node_def)
-        or any(
-            ours is not theirs
-            for ours, theirs in zip(body, _sources(function), strict=True)
-        )
+        or any(ours is not theirs for ours, theirs in zip(body, _sources(function), strict=True))
         or results != dict(source.ret)
         or controls != dict(source.control_ret)
-        or [a.name for a in function.graph.args]
-        != [a.name for a in source.signature.input_arg]
+        or [a.name for a in function.graph.args] != [a.name for a in source.signature.input_arg]
         or [result_name(r) for r in function.graph.results]
         != [a.name for a in source.signature.output_arg]
         or any(
             a.attributes["T"] != DType(s.type)
-            for a, s in zip(
-                function.graph.args, source.signature.input_arg, strict=True
-            )
+            for a, s in zip(function.graph.args, source.signature.input_arg, strict=True)
             if "T" in a.attributes
         )
     )

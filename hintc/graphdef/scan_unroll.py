@@ -42,16 +42,12 @@ def unroll_scan(module: Module, graph: Graph, node: Node, *, max_trip: int | Non
 
 
 class _Unroller:
-    def __init__(
-        self, module: Module, graph: Graph, node: Node, scan: Scan, trip: int
-    ) -> None:
+    def __init__(self, module: Module, graph: Graph, node: Node, scan: Scan, trip: int) -> None:
         self._graph, self._node, self._scan, self._trip = graph, node, scan, trip
         self._body = scan.body_function(module).graph
         self._emit = Emitter(graph, node.name, node.origin or (node.name,))
         states = len(scan.states)
-        self._live = [
-            k for k in range(len(scan.reverse_ys)) if graph.uses(Port(node, states + k))
-        ]
+        self._live = [k for k in range(len(scan.reverse_ys)) if graph.uses(Port(node, states + k))]
         self._results = [r.operands[0] for r in self._body.results]
 
     def run(self) -> None:
@@ -99,9 +95,7 @@ class _Unroller:
     def _rows(self) -> list[list[Port]]:
         """For each sequence, its elements in the order of the steps."""
         found = []
-        for k, (x, backwards) in enumerate(
-            zip(self._scan.xs, self._scan.reverse_xs, strict=True)
-        ):
+        for k, (x, backwards) in enumerate(zip(self._scan.xs, self._scan.reverse_xs, strict=True)):
             unpacked = self._emit.unpack(x, self._trip, f"x_{k}")
             rows = [Port(unpacked, t) for t in range(self._trip)]
             found.append(rows[::-1] if backwards else rows)

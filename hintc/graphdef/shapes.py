@@ -87,9 +87,7 @@ def _ask_tensorflow(
         values = _stand_ins(part.graph, graph, needed, args)
         inner = [node for node in graph if node in needed and Port(node) not in values]
         copies = graft(inner, part.graph, values)
-        ports = {
-            port: values.get(port) or Port(copies[port.node], port.index) for port in wanted
-        }
+        ports = {port: values.get(port) or Port(copies[port.node], port.index) for port in wanted}
         # a node that only reads the wanted values keeps track of them while calls are inlined
         holders = {p: part.graph.add(RESULT, [value], name="wanted") for p, value in ports.items()}
         _add_functions(module, part)

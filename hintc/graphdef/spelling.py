@@ -99,10 +99,7 @@ class BodySpelling:
 
     def means(self, text: str, port: Port) -> bool:
         """True if `text`, in any spelling, is `port`."""
-        return (
-            text.partition(":")[0] == port.node.name
-            and self.port(port.node.graph, text) == port
-        )
+        return text.partition(":")[0] == port.node.name and self.port(port.node.graph, text) == port
 
     def _layout(self, node: Node) -> list[tuple[str, int]] | None:
         definition = self._library.get(node.op)
@@ -115,9 +112,7 @@ class BodySpelling:
 
 
 def _count(arg: ArgSpec, node: Node) -> int:
-    return (
-        len(arg.dtypes(node.attributes)) if arg.type_list_attr or arg.number_attr else 1
-    )
+    return len(arg.dtypes(node.attributes)) if arg.type_list_attr or arg.number_attr else 1
 
 
 def _index_of_unknown(node: Node, spelled: str) -> int:

@@ -8,7 +8,6 @@ from hintc.ir.attributes import (
     Shape,
     Tensor,
     Unbound,
-    Wire,
 )
 from hintc.ir.dtypes import DType
 from hintc.ir.graph import ARG, CONTROL, RESULT, Graph, Node, Port, Use
@@ -37,5 +36,4 @@ __all__ = [
     "Tensor",
     "Unbound",
     "Use",
-    "Wire",
 ]

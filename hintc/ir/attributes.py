@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -86,7 +86,7 @@ class Tensor:
         """A tensor of `value` (anything NumPy takes); float64 is kept unless `dtype` says else."""
         array = np.array(value, dtype=None if dtype is None else dtype.numpy)
         if array.dtype.kind in "SUO":
-            array = _bytes_elements(array)
+            array = _bytes_elements(np.array(value, dtype=object))  # S and U drop NULs
         array.setflags(write=False)
         return cls(dtype or DType.of(array.dtype), Shape(tuple(array.shape)), array=array)
 
@@ -132,12 +132,7 @@ Scalar: TypeAlias = bytes | bool | int | float | DType | Shape | Tensor | Functi
 AttributeValue: TypeAlias = Scalar | tuple[Scalar, ...]
 
 
-@dataclass(frozen=True)
-class Wire:
-    """Attributes in their encoded form, with the function that decodes one of them."""
-
-    values: Mapping[str, Any] = field(default_factory=dict)
-    decode: Callable[[Any], AttributeValue] = lambda value: value
+_UNTOUCHED: frozenset[str] = frozenset()
 
 
 class Attributes(MutableMapping[str, AttributeValue]):
@@ -147,45 +142,49 @@ class Attributes(MutableMapping[str, AttributeValue]):
     or deleted is re-encoded on lowering: see `touched`.
     """
 
-    __slots__ = ("_read", "_wire", "touched")
+    __slots__ = ("_decode", "_encoded", "_read", "touched")
 
     def __init__(
         self,
         values: Mapping[str, AttributeValue] | None = None,
-        wire: Wire | None = None,
+        *,
+        encoded: Mapping[str, Any] | None = None,
+        decode: Callable[[Any], AttributeValue] | None = None,
     ) -> None:
-        self._wire = wire
-        self._read: dict[str, AttributeValue] = dict(values or {})
-        self.touched: set[str] = set(self._read)
+        self._encoded = encoded
+        self._decode = decode
+        self._read: dict[str, AttributeValue] = dict(values) if values else {}
+        self.touched = frozenset(self._read) if values else _UNTOUCHED
         """Names assigned or deleted since the lift."""
 
     def __getitem__(self, name: str) -> AttributeValue:
         if name in self._read:
             return self._read[name]
-        if self._wire is None or name in self.touched or name not in self._wire.values:
+        if self._decode is None or not self._is_encoded(name):
             raise KeyError(name)
-        value = self._wire.decode(self._wire.values[name])
+        value = self._decode((self._encoded or {})[name])
         self._read[name] = value
         return value
 
+    def _is_encoded(self, name: object) -> bool:
+        return self._encoded is not None and name not in self.touched and name in self._encoded
+
     def __setitem__(self, name: str, value: AttributeValue) -> None:
         self._read[name] = value
-        self.touched.add(name)
+        self.touched |= {name}
 
     def __delitem__(self, name: str) -> None:
         if name not in self:
             raise KeyError(name)
         self._read.pop(name, None)
-        self.touched.add(name)
+        self.touched |= {name}
 
     def __contains__(self, name: object) -> bool:
-        if name in self._read:
-            return True
-        return self._wire is not None and name not in self.touched and name in self._wire.values
+        return name in self._read or self._is_encoded(name)
 
     def __iter__(self) -> Iterator[str]:
-        if self._wire is not None:
-            yield from sorted(n for n in self._wire.values if n not in self.touched)
+        if self._encoded is not None:
+            yield from sorted(n for n in self._encoded if n not in self.touched)
         yield from sorted(n for n in self.touched if n in self._read)
 
     def __len__(self) -> int:
@@ -195,8 +194,8 @@ class Attributes(MutableMapping[str, AttributeValue]):
         return f"Attributes({dict(self)!r})"
 
     def copy(self) -> Attributes:
-        """An independent copy that shares the undecoded wire form."""
-        twin = Attributes(wire=self._wire)
+        """An independent copy that shares the encoded form."""
+        twin = Attributes(encoded=self._encoded, decode=self._decode)
         twin._read = dict(self._read)
-        twin.touched = set(self.touched)
+        twin.touched = self.touched
         return twin

@@ -259,11 +259,11 @@ class Graph:
         ports = tuple(p if isinstance(p, Port) else Port(p) for p in operands)
         for port in ports:
             self._own(port.node, node)
-        self._nx.remove_edges_from(
-            [(p.node, node, (slot, p.index)) for slot, p in enumerate(node._operands)]
-        )
+        for slot, (producer, index) in enumerate(node._operands):
+            self._nx.remove_edge(producer, node, (slot, index))
         node._operands = ports
-        self._nx.add_edges_from([(p.node, node, (slot, p.index)) for slot, p in enumerate(ports)])
+        for slot, (producer, index) in enumerate(ports):
+            self._nx.add_edge(producer, node, (slot, index))
 
     def set_operand(self, node: Node, slot: int, value: Port | Node) -> None:
         """Replace one data operand.
@@ -286,11 +286,11 @@ class Graph:
         """
         for control in controls:
             self._own(control, node)
-        self._nx.remove_edges_from(
-            [(c, node, (at, CONTROL)) for at, c in enumerate(node._controls)]
-        )
+        for at, control in enumerate(node._controls):
+            self._nx.remove_edge(control, node, (at, CONTROL))
         node._controls = tuple(controls)
-        self._nx.add_edges_from([(c, node, (at, CONTROL)) for at, c in enumerate(node._controls)])
+        for at, control in enumerate(node._controls):
+            self._nx.add_edge(control, node, (at, CONTROL))
 
     def replace_uses(
         self, old: Port, new: Port, *, where: Callable[[Use], bool] | None = None

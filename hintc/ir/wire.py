@@ -19,7 +19,6 @@ from hintc.ir.attributes import (
     Shape,
     Tensor,
     Unbound,
-    Wire,
 )
 from hintc.ir.dtypes import DType
 
@@ -42,7 +41,7 @@ def decode(value: Any) -> AttributeValue:
 
 def attributes_of(attr: Any) -> Attributes:
     """A lazily decoded view of a protobuf ``map<string, AttrValue>`` that nobody else changes."""
-    return Attributes(wire=Wire(attr, decode))
+    return Attributes(encoded=attr, decode=decode)
 
 
 def encode(value: AttributeValue) -> Any:
@@ -112,7 +111,7 @@ def _read_elements(tensor: Any) -> Array:
 
     try:
         elements: Array = tensor_util.MakeNdarray(tensor)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:  # KeyError: variant
         raise HintcError(
             "a constant cannot be read", why=str(error), remedy="Is the file whole?"
         ) from error

@@ -13,9 +13,10 @@ _T = TypeVar("_T")
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
 _NAME = r"[A-Za-z0-9_.][A-Za-z0-9_./-]*"
 _DIM = r"(?:-?[0-9]+|\?)"
+_SKIPPED = re.compile(r"\s*(?://[^\n]*\s*)*")
 _TOKEN = re.compile(
     rf"""
-    \s*(?://[^\n]*\s*)*
+    {_SKIPPED.pattern}
     (?: (?P<node>%(?:{_NAME}|{_STRING}))
     | (?P<function>@(?:{_NAME}|{_STRING}))
     | (?P<unbound>\$(?:{_NAME}|{_STRING}))
@@ -68,7 +69,8 @@ class Cursor:
         while kind != "end":
             match = match_at(text, at)
             if match is None or match.lastgroup is None:
-                start = at + len(text[at:]) - len(text[at:].lstrip())
+                skipped = _SKIPPED.match(text, at)
+                start = skipped.end() if skipped is not None else at
                 self.fail("what starts here is no token", Token("mark", text[start], start))
             kind, at = match.lastgroup, match.end()
             tokens.append(Token(kind, match[kind], match.start(kind)))
