@@ -124,7 +124,7 @@ def test_split(build: Body, states: int, ys: int, parts: int, reverse: bool) -> 
     names = [*(f"h_{k}" for k in range(states)), *(f"y_{k}" for k in range(ys))]
     before = [run(module, sequence(batch), names) for batch in (1, 3)]
     report = SplitScans().run(module)
-    assert report.counts == {"split": 1}
+    assert report.counts["split"] == 1
     found = scans(module.graph)
     assert len(found) == parts
     assert all(len(scan.states) == 1 for scan in found)
@@ -161,4 +161,37 @@ def test_side_effects_keep_their_order() -> None:
 def test_again_changes_nothing() -> None:
     module = model(stacked, 3, 1)
     SplitScans().run(module)
+    assert not SplitScans().run(module).changed
+
+
+def residual_cell(emit: Emitter, arg: Mapping[str, Port]) -> Parts:
+    """One layer; y = 2 (h + x W), where x W is the cell's own."""
+    projected = matmul(emit, arg["x"], arg["w"])
+    h = cell(emit, projected, arg["h0"], arg["r"])
+    total = emit.add(h, projected)
+    return [h], [emit.binary("Mul", total, emit.constant(np.float32(2))), h]
+
+
+def scaled_by_time(emit: Emitter, arg: Mapping[str, Port]) -> Parts:
+    h = cell(emit, matmul(emit, arg["x"], arg["w"]), arg["h0"], arg["r"])
+    t = emit.node("Cast", [arg["t"]], {"SrcT": DType.INT32, "DstT": DType.FLOAT})
+    return [h], [emit.binary("Mul", h, t)]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_residual_follows_the_scan(reverse: bool) -> None:
+    module = model(residual_cell, 1, 2, reverse=reverse)
+    names = ["h_0", "y_0", "y_1"]
+    before = run(module, sequence(3), names)
+    report = SplitScans().run(module)
+    assert report.counts == {"outputs hoisted": 1}
+    (scan,) = scans(module.graph)
+    assert sum(n.op == "Mul" for n in scan.body_function(module).graph) == 0
+    for got, want in zip(run(module, sequence(3), names), before, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+    assert not SplitScans().run(module).changed
+
+
+def test_what_depends_on_the_index_stays() -> None:
+    module = model(scaled_by_time, 1, 1)
     assert not SplitScans().run(module).changed

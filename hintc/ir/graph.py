@@ -408,5 +408,5 @@ def _a_node_on_a_cycle(waiting: Mapping[Node, int]) -> str:
     seen: set[Node] = set()
     while node not in seen:
         seen.add(node)
-        node = next(p for p in _forward_producers(node) if p in waiting)
+        node = next((p for p in _forward_producers(node) if p in waiting), node)
     return node.name

@@ -115,6 +115,9 @@ def _converted(
 ) -> bytes:
     import tensorflow as tf
 
+    # by its home: `hintc.install` puts ours under the public name
+    from tensorflow.lite.python.lite import TFLiteConverter
+
     graph_def = _without_hints(trimmed(graph_def, [*inputs, *outputs]))
     graph = tf.Graph()
     captured = None
@@ -124,7 +127,7 @@ def _converted(
                 tf.import_graph_def(graph_def, name="")
             sources = [_tensor(graph, name) for name in inputs]
             results = [_tensor(graph, name) for name in outputs]
-            converter = tf.compat.v1.lite.TFLiteConverter(graph_def, sources, results)
+            converter = TFLiteConverter(graph_def, sources, results)
             converter.allow_custom_ops = True
             if quantize is not None:
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]

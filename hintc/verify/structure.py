@@ -81,8 +81,6 @@ def _results(graph: Graph) -> Iterator[Finding]:
         name = node.attributes.get("result")
         if node.op != RESULT:
             yield node.name, f"a result must be a {RESULT}, this is a {node.op}"
-        elif len(node.operands) != 1:
-            yield node.name, f"a result reads one value, this reads {len(node.operands)}"
         elif not isinstance(name, bytes):
             yield node.name, "the result has no name (attribute 'result')"
         elif name in seen:

@@ -3,8 +3,10 @@
 A Scan whose states fall into groups that do not depend on each other in a circle is split into
 one Scan for each group, in order of dependence; what a later group reads of an earlier one becomes
 an output of the earlier Scan and a sequence of the later. Each can then be recognised by itself.
+Elementwise ops that only outputs need, a residual say, are done behind the Scan, on all steps at
+once.
 
-Scans with one group stay as they are. Scans with side effects are never split.
+Other Scans with one group stay as they are. Scans with side effects are never split.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.loops.distribution import Distribution
+from hintc_passes.loops.outputs import hoist_outputs
 from hintc_passes.loops.reach import inner_first
 from hintc_passes.loops.step import Step, new_step
 
@@ -49,11 +52,22 @@ class SplitScans(Pass):
         report: PassReport,
         bodies: dict[str, None],
     ) -> None:
+        first = Step.of(module, node)
+        if not _effects(first):
+            body = Scan.of(node).body
+            hoisted = hoist_outputs(module, graph, node)
+            if hoisted is not None:
+                bodies[body] = None
+                report.count("outputs hoisted")
+                report.note(
+                    "outputs-hoisted", hoisted.name, "elementwise ops on outputs follow it now"
+                )
+                node = hoisted
         step = Step.of(module, node)
         distribution = Distribution(step)
         if len(distribution.groups) < 2:
             return
-        effects = [n for n in step.graph if is_stateful(n) and not n.op.startswith("_")]
+        effects = _effects(step)
         if effects:
             report.refused(
                 "split-side-effects",
@@ -67,6 +81,10 @@ class SplitScans(Pass):
         parts = _Split(module, graph, node, step, distribution).run()
         report.count("split")
         report.note("split", name, f"holds {len(parts)} recurrences, one Scan each now")
+
+
+def _effects(step: Step) -> list[Node]:
+    return [n for n in step.graph if is_stateful(n) and not n.op.startswith("_")]
 
 
 class _Split:

@@ -1,0 +1,180 @@
+"""Elementwise work on a Scan's outputs, done once on whole sequences instead of step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hintc.graft import graft
+from hintc.graphdef.shapes import infer_shapes, producers
+from hintc.ir import Graph, Module, Node, Port, Scan, Shape
+from hintc_passes.loops.step import Step, new_step
+from hintc_passes.loops.values import source_of
+
+ELEMENTWISE = frozenset(
+    (
+        *("Tanh", "Sigmoid", "Relu", "Relu6", "Elu", "Softplus", "Neg", "Exp", "Square", "Abs"),
+        *("AddV2", "Add", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "BiasAdd"),
+    )
+)
+"""Ops that treat ``[T, …]`` like T times ``[…]`` if what varies over time has one rank."""
+
+
+def hoist_outputs(module: Module, graph: Graph, node: Node) -> Node | None:
+    """Move elementwise ops that only outputs need (a residual, a scale) behind the Scan.
+
+    Returns:
+        The Scan that takes the place of `node`; None if there is nothing to move.
+    """
+    hoisting = _Hoisting(module, graph, node)
+    return hoisting.run() if hoisting.plans else None
+
+
+class _Hoisting:
+    def __init__(self, module: Module, graph: Graph, node: Node) -> None:
+        self._module, self._graph, self._node = module, graph, node
+        self._step, self._scan = Step.of(module, node), Scan.of(node)
+        self._core = producers(self._step.nexts)
+        self._sequences = dict(zip(self._step.xs, self._scan.reverse_xs, strict=True))
+        self._invariants = set(self._step.invariants)
+        candidates = {
+            k: nodes for k, port in enumerate(self._step.ys) if (nodes := self._movable(port))
+        }
+        self._ranks = self._row_ranks() if candidates else {}
+        self.plans = {
+            k: nodes
+            for k, nodes in candidates.items()
+            if all(self._keeps_meaning(n, self._scan.reverse_ys[k]) for n in nodes)
+        }
+        """For each output to change, the nodes that move."""
+
+    def _movable(self, port: Port) -> list[Node]:
+        """The elementwise nodes at the end of what computes an output."""
+        found: dict[Node, None] = {}
+        pending = [port]
+        while pending:
+            node = pending.pop().node
+            if node in found or node in self._core or node.op not in (*ELEMENTWISE, "Identity"):
+                continue
+            found[node] = None
+            pending.extend(node.operands)
+        return [n for n in self._step.graph if n in found]
+
+    def _row_ranks(self) -> Mapping[Port, int | None]:
+        step, scan = self._step, self._scan
+        outer = infer_shapes(
+            self._module, self._graph, (*scan.xs, *scan.states, *scan.invariants)
+        )
+        rows = [Shape(s.dims[1:] if s.dims else None) for s in (outer[x] for x in scan.xs)]
+        args = [Shape(()), *rows, *(outer[p] for p in (*scan.states, *scan.invariants))]
+        ports = {p for n in step.graph if n.op in ELEMENTWISE for p in (Port(n), *n.operands)}
+        ports |= {p for n in step.graph if n.op == "Identity" for p in (Port(n), *n.operands)}
+        shapes = infer_shapes(self._module, step.graph, ports, args)
+        return {port: shape.rank for port, shape in shapes.items()}
+
+    def _is_fixed(self, port: Port) -> bool:
+        port = source_of(port)
+        return port in self._invariants or port.node.op == "Const"
+
+    def _keeps_meaning(self, node: Node, backwards: bool) -> bool:
+        """True if the node computes the same rows from whole sequences."""
+        rank = self._ranks.get(Port(node))
+        if rank is None:
+            return False
+        for operand in node.operands:
+            if source_of(operand) == self._step.t:
+                return False
+            if self._sequences.get(source_of(operand), backwards) != backwards:
+                return False
+            of_operand = self._ranks.get(operand)
+            fits = of_operand is not None and (
+                of_operand <= rank if self._is_fixed(operand) else of_operand == rank
+            )
+            if not fits:
+                return False
+        return True
+
+    def run(self) -> Node:
+        step, scan, graph, node = self._step, self._scan, self._graph, self._node
+        leaves = {k: self._leaves(nodes) for k, nodes in self.plans.items()}
+        wanted: dict[tuple[Port, bool], None] = {}
+        for k, port in enumerate(step.ys):
+            for leaf in leaves.get(k, [port]):
+                wanted[leaf, scan.reverse_ys[k]] = None
+        name = node.name
+        graph.rename(node, graph.unique_name(f"{name}/outputs"))
+        new = self._new_scan(name, list(wanted))
+        states = len(scan.states)
+        at = {key: Port(new, states + number) for number, key in enumerate(wanted)}
+        for number in range(states):
+            graph.replace_uses(Port(node, number), Port(new, number))
+        for k, port in enumerate(step.ys):
+            backwards = scan.reverse_ys[k]
+            if k in self.plans:
+                rows = {leaf: at[leaf, backwards] for leaf in leaves[k]}
+                value = self._outside(port, self.plans[k], rows, name)
+            else:
+                value = at[port, backwards]
+            graph.replace_uses(Port(node, states + k), value)
+        graph.replace_control_uses(node, [new])
+        graph.remove(node)
+        return new
+
+    def _leaves(self, nodes: Sequence[Node]) -> list[Port]:
+        """What the moved nodes read of each step, sequences of the Scan left out."""
+        inside = set(nodes)
+        found: dict[Port, None] = {}
+        for node in nodes:
+            for operand in node.operands:
+                fixed = self._is_fixed(operand) or source_of(operand) in self._sequences
+                if operand.node not in inside and not fixed:
+                    found[operand] = None
+        return list(found)
+
+    def _outside(
+        self, port: Port, nodes: Sequence[Node], rows: Mapping[Port, Port], name: str
+    ) -> Port:
+        step, scan = self._step, self._scan
+        values = dict(rows)
+        values |= zip(step.xs, scan.xs, strict=True)
+        values |= zip(step.invariants, scan.invariants, strict=True)
+        needed: dict[Node, None] = dict.fromkeys(nodes)
+        pending = [p for n in nodes for p in n.operands]
+        while pending:  # constants of the body, and Identities before them
+            operand = pending.pop()
+            if operand not in values and operand.node not in needed:
+                needed[operand.node] = None
+                pending.extend(operand.node.operands)
+        ordered = [n for n in step.graph if n in needed]
+        copies = graft(ordered, self._graph, values, prefix=name)
+        return Port(copies[port.node], port.index)
+
+    def _new_scan(self, name: str, wanted: Sequence[tuple[Port, bool]]) -> Node:
+        step, scan = self._step, self._scan
+        results = [(f"next_{k}", p) for k, p in enumerate(step.nexts)]
+        results += [(f"y_{k}", p) for k, (p, _) in enumerate(wanted)]
+        needed = producers(p for _, p in results)
+        kept = [p for p in step.invariants if p.node in needed]
+        xs = [k for k, p in enumerate(step.xs) if p.node in needed]
+        ports = [*(step.xs[k] for k in xs), *step.states, *kept]
+        body = new_step(
+            f"{scan.body}_core",
+            [n for n in step.graph if n in needed and not n.op.startswith("_")],
+            step.t,
+            [(p.node.name, p) for p in ports],
+            results,
+        )
+        outer = dict(zip(step.invariants, scan.invariants, strict=True))
+        new = Scan(
+            self._module.add_function(body).name,
+            scan.trip_count,
+            tuple(scan.xs[k] for k in xs),
+            scan.states,
+            tuple(outer[p] for p in kept),
+            tuple(scan.reverse_xs[k] for k in xs),
+            tuple(backwards for _, backwards in wanted),
+            form=scan.form,
+            hint=scan.hint,
+        ).add_to(self._module, self._graph, name=name, origin=self._node.origin or (name,))
+        new.device = self._node.device
+        self._graph.set_controls(new, self._node.controls)
+        return new
