@@ -73,6 +73,11 @@ def reachable(module: Module, *, also: Iterable[str] = ()) -> list[str]:
     return list(order)
 
 
+def needed_graphs(module: Module) -> list[Graph]:
+    """The bodies of the functions that the main graph needs, callees first; then itself."""
+    return [*(module.functions[name].graph for name in reachable(module)), module.graph]
+
+
 def _gradients(module: Module) -> list[str]:
     if module.source is None:
         return []

@@ -40,7 +40,7 @@ LSTM_INPUTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14, 15, 18, 19)
         (dynamic(CELLS["both"]), ["UnidirectionalSequenceLstm"]),
         (static(CELLS["peephole"]), ["UnidirectionalSequenceLstm"]),
         (dynamic(mixed), ["UnidirectionalSequenceLstm"] * 3),
-        (both_ways_static, ["UnidirectionalSequenceLstm"] * 2),
+        (both_ways_static(CELLS["plain"]), ["UnidirectionalSequenceLstm"] * 2),
     ],
 )
 @pytest.mark.parametrize("declared", [True, False])

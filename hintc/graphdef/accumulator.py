@@ -6,8 +6,7 @@ import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter, known_array
-from hintc.graphdef.shapes import producers
-from hintc.ir import Module, Port, Scan, Shape
+from hintc.ir import Module, Port, Scan, Shape, producers
 from hintc.ir.scan import dtype_of
 
 _SAME_SHAPE = frozenset(

@@ -8,10 +8,10 @@ TensorLists that keeps batch and time dynamic.
 
 from __future__ import annotations
 
+from hintc.call_graph import callees
 from hintc.graphdef.loop_builder import LoopBuilder
 from hintc.graphdef.scan_fused import scan_to_fused_call
 from hintc.graphdef.scan_unroll import known_trip_count, unroll_scan
-from hintc.graphdef.shapes import functions_used
 from hintc.ir import SCAN, Graph, Module, Node, Scan
 
 __all__ = [
@@ -75,7 +75,7 @@ def remove_unused_functions(module: Module, names: dict[str, None]) -> None:
     """Drop those library functions called `names` that no graph refers to."""
     if not names:
         return
-    used = {name for graph in _lifted(module) for name in functions_used(module, graph)}
+    used = {name for graph in _lifted(module) for name in callees(module, graph)}
     for name in names:
         if name not in used:
             module.functions.pop(name, None)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hintc.errors import HintcError
-from hintc.graphdef.shapes import producers
-from hintc.ir import Graph, Module, Node, Port, Scan
+from hintc.ir import Graph, Module, Node, Port, Scan, producers
 from hintc.ir.opdefs import is_stateful
 
 

@@ -5,11 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from hintc.call_graph import callees
 from hintc.errors import HintcError
 from hintc.graft import graft
+from hintc.graphdef.write import write_graph_def
 from hintc.inlining import callee, inline_call
-from hintc.ir import ARG, RESULT, DType, FunctionRef, Graph, Module, Node, Port, Shape, Tensor
-from hintc.ir.opdefs import lookup
+from hintc.ir import (
+    ARG,
+    RESULT,
+    SCAN,
+    AttributeValue,
+    DType,
+    Graph,
+    Module,
+    Node,
+    Port,
+    Scan,
+    Shape,
+    Tensor,
+    producers,
+)
+from hintc.ir.scan import dtype_of
 
 UNKNOWN = Shape(None)
 """The shape of a value about which nothing is known."""
@@ -53,18 +69,6 @@ def infer_results(module: Module, graph: Graph, args: Sequence[Shape]) -> list[S
     return [shapes[port] for port in ports]
 
 
-def producers(ports: Iterable[Port]) -> set[Node]:
-    """The nodes that the values depend on through data, those that compute them included."""
-    found: set[Node] = set()
-    pending = [port.node for port in ports]
-    while pending:
-        node = pending.pop()
-        if node not in found:
-            found.add(node)
-            pending.extend(operand.node for operand in node.operands)
-    return found
-
-
 def _stated(port: Port) -> Shape | None:
     """The shape that the node itself states."""
     if port.node.op == "Const":
@@ -92,7 +96,7 @@ def _ask_tensorflow(
         holders = {p: part.graph.add(RESULT, [value], name="wanted") for p, value in ports.items()}
         _add_functions(module, part)
         _inline_all(part)
-        part = _without_scans(part)
+        _replace_scans(part)
         ports = {port: part.graph[h.name].operands[0] for port, h in holders.items()}
         return _import(part, ports)
     except (HintcError, KeyError, ValueError):
@@ -129,14 +133,32 @@ def _inline_all(part: Module) -> None:
         pending.extend(node for node in new if callee(part, node) is not None)
 
 
-def _without_scans(part: Module) -> Module:
-    """A copy in which Scans are loops; `part` itself, which shares functions, if it has none."""
-    from hintc.graphdef.scan_lowering import expand_scans, has_scans
+def _replace_scans(part: Module) -> None:
+    """Let every Scan's results be placeholders of their shapes; those before it come first."""
+    for node in part.graph.topological():
+        if node.op != SCAN:
+            continue
+        for index, shape in enumerate(_scan_shapes(part, node)):
+            result = Port(node, index)
+            attributes: dict[str, AttributeValue] = {"dtype": dtype_of(result), "shape": shape}
+            stand_in = part.graph.add("Placeholder", (), attributes, name=f"{node.name}/{index}")
+            part.graph.replace_uses(result, Port(stand_in))
+        part.graph.replace_control_uses(node, ())
+        part.graph.remove(node)
 
-    if has_scans(part):
-        part = part.copy()
-        expand_scans(part)
-    return part
+
+def _scan_shapes(part: Module, node: Node) -> list[Shape]:
+    scan = Scan.of(node)
+    given = (*scan.xs, *scan.states, *scan.invariants)
+    shapes = infer_shapes(part, part.graph, (scan.trip_count, *given))
+    rows = [Shape(s.dims[1:] if s.dims else None) for s in (shapes[x] for x in scan.xs)]
+    rest = [shapes[p] for p in (*scan.states, *scan.invariants)]
+    body = infer_results(part, scan.body_function(part).graph, [Shape(()), *rows, *rest])
+    states = len(scan.states)
+    trip = scan.trip_count.node.attributes.get("value")
+    steps = int(trip.array) if isinstance(trip, Tensor) else -1
+    ys = [Shape(None if y.dims is None else (steps, *y.dims)) for y in body[states:]]
+    return [*body[:states], *ys]
 
 
 def _elements(node: Node) -> int:
@@ -144,39 +166,20 @@ def _elements(node: Node) -> int:
     return math.prod(shape.dims) if shape is not None and shape.dims is not None else 0
 
 
-def functions_used(module: Module, graph: Graph) -> list[str]:
-    """Names of the library functions that nodes of `graph` refer to, directly."""
-    found: dict[str, None] = {}
-    for node in graph:
-        if node.op in module.functions:
-            found[node.op] = None
-            continue
-        schema = lookup(node.op)
-        for spec in schema.attributes if schema is not None else ():
-            if "func" in spec.type:
-                value = node.attributes.get(spec.name)
-                for ref in value if isinstance(value, tuple) else (value,):
-                    if isinstance(ref, FunctionRef):
-                        found[ref.name] = None
-    return list(found)
-
-
 def _add_functions(module: Module, part: Module) -> None:
     """Give `part` the library functions that it needs; they are shared, so it is only read."""
-    pending = functions_used(module, part.graph)
+    pending = callees(module, part.graph)
     while pending:
         name = pending.pop()
         if name not in part.functions and name in module.functions:
             part.functions[name] = module.functions[name]
-            pending.extend(functions_used(module, module.functions[name].graph))
+            pending.extend(callees(module, module.functions[name].graph))
 
 
 def _import(part: Module, ports: Mapping[Port, Port]) -> dict[Port, Shape]:
     import tensorflow as tf
 
-    from hintc.graphdef.lower import lower
-
-    lowered = lower(part)
+    lowered = write_graph_def(part)
     with tf.Graph().as_default() as graph:
         try:
             tf.graph_util.import_graph_def(lowered, name="")

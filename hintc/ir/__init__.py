@@ -10,7 +10,7 @@ from hintc.ir.attributes import (
     Unbound,
 )
 from hintc.ir.dtypes import DType
-from hintc.ir.graph import ARG, CONTROL, RESULT, Graph, Node, Port, Use
+from hintc.ir.graph import ARG, CONTROL, RESULT, Graph, Node, Port, Use, producers
 from hintc.ir.module import Function, Module
 from hintc.ir.opdefs import SCAN
 from hintc.ir.scan import Fusion, Scan
@@ -36,4 +36,5 @@ __all__ = [
     "Tensor",
     "Unbound",
     "Use",
+    "producers",
 ]

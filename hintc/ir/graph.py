@@ -388,6 +388,18 @@ class Graph:
             )
 
 
+def producers(ports: Iterable[Port]) -> set[Node]:
+    """The nodes that the values depend on through data, those that compute them included."""
+    found: set[Node] = set()
+    pending = [port.node for port in ports]
+    while pending:
+        node = pending.pop()
+        if node not in found:
+            found.add(node)
+            pending.extend(operand.node for operand in node.operands)
+    return found
+
+
 def _is_back_edge(producer: Node, consumer: Node) -> bool:
     return producer.op in ("NextIteration", "RefNextIteration") and consumer.op in (
         "Merge",

@@ -115,9 +115,6 @@ def _converted(
 ) -> bytes:
     import tensorflow as tf
 
-    # by its home: `hintc.install` puts ours under the public name
-    from tensorflow.lite.python.lite import TFLiteConverter
-
     graph_def = _without_hints(trimmed(graph_def, [*inputs, *outputs]))
     graph = tf.Graph()
     captured = None
@@ -127,7 +124,7 @@ def _converted(
                 tf.import_graph_def(graph_def, name="")
             sources = [_tensor(graph, name) for name in inputs]
             results = [_tensor(graph, name) for name in outputs]
-            converter = TFLiteConverter(graph_def, sources, results)
+            converter = _stock_converter()(graph_def, sources, results)
             converter.allow_custom_ops = True
             if quantize is not None:
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -138,6 +135,19 @@ def _converted(
         raise
     except Exception as error:  # the converter raises several families, its own among them
         raise _explained(error, captured.text if captured else "") from error
+
+
+def _stock_converter() -> Any:
+    """TensorFlow's converter class, by its home: `hintc.install` puts ours under the public name."""
+    from tensorflow.lite.python.lite import TFLiteConverter
+
+    class Converter(TFLiteConverter):  # type: ignore[misc]
+        """Leaves calls alone: while TensorFlow does not run eagerly, Grappler inlines them all."""
+
+        def _optimize_tf_model(self, graph_def: Any, *_: Any) -> Any:
+            return graph_def
+
+    return Converter
 
 
 def _without_hints(graph_def: Any) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from hintc.call_graph import needed_graphs
 from hintc.graphdef.scan_lowering import (
     known_trip_count,
     remove_unused_functions,
@@ -24,7 +25,6 @@ from hintc.ir import SCAN, Graph, Module, Node, Port, Scan
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc_passes.loops.reach import inner_first
 from hintc_passes.loops.refusal import Refusal
 
 Form = Literal["auto", "fused", "unroll", "while"]
@@ -52,7 +52,7 @@ class ChooseForm(Pass):
         """Write every Scan that the main graph reaches in its form."""
         report = PassReport()
         bodies: dict[str, None] = {}
-        for graph in list(inner_first(module)):
+        for graph in needed_graphs(module):
             for node in graph.topological():
                 if node.op == SCAN:
                     bodies[Scan.of(node).body] = None

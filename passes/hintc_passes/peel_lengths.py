@@ -15,17 +15,17 @@ from typing import ClassVar
 
 import numpy as np
 
+from hintc.call_graph import needed_graphs
 from hintc.graphdef.emit import Emitter
 from hintc.graphdef.scan_lowering import remove_unused_functions
-from hintc.graphdef.shapes import infer_results, infer_shapes, producers
-from hintc.ir import SCAN, DType, Graph, Module, Node, Port, Scan, Shape
+from hintc.graphdef.shapes import infer_results, infer_shapes
+from hintc.ir import SCAN, DType, Graph, Module, Node, Port, Scan, Shape, producers
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.loops.lengths import Freeze, find_freeze
-from hintc_passes.loops.reach import inner_first
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.step import Step, new_step
 from hintc_passes.loops.values import is_zeros
@@ -42,7 +42,7 @@ class PeelLengths(Pass):
         """Peel every such Scan that the main graph reaches."""
         report = PassReport()
         bodies: dict[str, None] = {}
-        for graph in list(inner_first(module)):
+        for graph in needed_graphs(module):
             for node in graph.topological():
                 if node.op == SCAN and Scan.of(node).fusion is None:
                     self._peel(module, graph, node, report, bodies)
@@ -119,9 +119,7 @@ class _Peeling:
             raise Refusal("lengths-reversed", "reads or writes backwards in time")
         for _, beyond in self._freeze.ys:
             if not is_zeros(self._outer.get(beyond, beyond)):
-                raise Refusal(
-                    "lengths-not-zero", "outputs beyond the length are not provably zero"
-                )
+                raise Refusal("lengths-not-zero", "outputs beyond the length are not provably zero")
         if any(rank is None or rank < 1 for rank in self._ranks):
             raise Refusal("lengths-rank", "the rank of a state or output is not known")
 
@@ -208,9 +206,7 @@ class _Peeling:
         empty = emit.binary("LessEqual", lengths, zero, "empty")
         for number in range(rank - 1):
             empty = _column(emit, empty, f"empty/{number}", dtype=DType.BOOL)
-        return emit.node(
-            "SelectV2", [empty, self._scan.states[at], found], {"T": dtype}, "final"
-        )
+        return emit.node("SelectV2", [empty, self._scan.states[at], found], {"T": dtype}, "final")
 
 
 def _range(emit: Emitter, end: Port, name: str) -> Port:

@@ -14,13 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hintc.call_graph import needed_graphs
 from hintc.errors import VerifyError
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.loops.raising import raise_loop
-from hintc_passes.loops.reach import inner_first
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.while_loop import OPS, WhileLoop
 
@@ -35,7 +35,7 @@ class RaiseLoops(Pass):
     def run(self, module: Module) -> PassReport:
         """Raise every loop that the main graph reaches, inner loops first."""
         report = PassReport()
-        for graph in inner_first(module):
+        for graph in needed_graphs(module):
             for node in graph.topological():
                 if node.op in OPS:
                     self._raise(module, graph, node, report)
@@ -51,4 +51,3 @@ class RaiseLoops(Pass):
             report.refused("loop-types", name, f"the loop's types are not known: {error}")
         else:
             report.count("raised")
-

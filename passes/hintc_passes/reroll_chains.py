@@ -13,13 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hintc.call_graph import needed_graphs
 from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.hints import called_function, record_of
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc_passes.loops.reach import inner_first
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.rolling import roll, trip_count_of
 
@@ -35,7 +35,7 @@ class RerollChains(Pass):
         """Re-roll every hinted cell that the main graph reaches."""
         report = PassReport()
         rolled: dict[str, None] = {}
-        for graph in list(inner_first(module)):
+        for graph in needed_graphs(module):
             for node in graph.topological():
                 self._reroll(module, graph, node, report, rolled)
         remove_unused_functions(module, rolled)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hintc.call_graph import needed_graphs
 from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.ir import SCAN, Graph, Module, Node, Port, Scan
 from hintc.ir.opdefs import is_stateful
@@ -22,7 +23,6 @@ from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.loops.distribution import Distribution
 from hintc_passes.loops.outputs import hoist_outputs
-from hintc_passes.loops.reach import inner_first
 from hintc_passes.loops.step import Step, new_step
 
 
@@ -37,7 +37,7 @@ class SplitScans(Pass):
         """Split every such Scan that the main graph reaches."""
         report = PassReport()
         bodies: dict[str, None] = {}
-        for graph in list(inner_first(module)):
+        for graph in needed_graphs(module):
             for node in graph.topological():
                 if node.op == SCAN and Scan.of(node).fusion is None:
                     self._split(module, graph, node, report, bodies)
@@ -101,8 +101,10 @@ class _Split:
         self._module, self._graph, self._node, self._step = module, graph, node, step
         self._groups = distribution
         self._scan = Scan.of(node)
-        self._outer = {port: (x, r) for port, x, r in zip(
-            step.xs, self._scan.xs, self._scan.reverse_xs, strict=True)}
+        self._outer = {
+            port: (x, r)
+            for port, x, r in zip(step.xs, self._scan.xs, self._scan.reverse_xs, strict=True)
+        }
         self._invariants = dict(zip(step.invariants, self._scan.invariants, strict=True))
         self._crossing: dict[Port, None] = {}
         self._found: dict[Port, Port] = {}
@@ -166,9 +168,7 @@ class _Split:
             (*(scan.reverse_ys[k] for k in ys), *(False for _ in sent)),
             hint=scan.hint,
             form=scan.form,
-        ).add_to(
-            self._module, self._graph, name=f"{self._node.name}/part_{group}", origin=origin
-        )
+        ).add_to(self._module, self._graph, name=f"{self._node.name}/part_{group}", origin=origin)
         part.device = self._node.device
         self._graph.set_controls(part, self._node.controls)
         self._connect(part, states, ys, sent)

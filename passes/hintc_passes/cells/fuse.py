@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hintc.call_graph import reachable
+from hintc.call_graph import needed_graphs
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import (
     SCAN,
@@ -34,8 +34,7 @@ from hintc_passes.cells.step import Result, Step, UnknownWidthError, symbol
 def fuse_scans(module: Module, kernel: Kernel) -> PassReport:
     """Match every Scan that carries as many states as the kernel and has no fusion; annotate."""
     report = PassReport()
-    bodies = [module.functions[name].graph for name in reachable(module)]
-    for graph in (module.graph, *bodies):
+    for graph in needed_graphs(module):
         scans = [(node, Scan.of(node)) for node in graph.topological() if node.op == SCAN]
         widths = _static_widths(module, graph, [scan for _, scan in scans])
         for node, scan in scans:

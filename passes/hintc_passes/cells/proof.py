@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hintc.call_graph import callees
 from hintc.graphdef.lower import lower
-from hintc.graphdef.shapes import functions_used
 from hintc.graphdef.spelling import GraphSpelling
 from hintc.ir import AttributeValue, DType, FunctionRef, Module, Port, Scan, Shape, Tensor
 from hintc.ir.scan import dtype_of
@@ -74,7 +74,7 @@ def _run_body(module: Module, scan: Scan, feeds: Mapping[str, Matrix]) -> list[M
         name = pending.pop()
         if name not in part.functions:
             part.functions[name] = module.function(name)
-            pending.extend(functions_used(module, module.function(name).graph))
+            pending.extend(callees(module, module.function(name).graph))
     graph = part.graph
     operands = [_const(part, "t", Tensor.of(0, DType.INT32))]
     operands += [_placeholder(part, name) for name in feeds]

@@ -29,9 +29,7 @@ def upper_bounds(
     node = source_of(condition).node
     if node.op == "LogicalAnd":
         return [
-            bound
-            for operand in node.operands
-            for bound in upper_bounds(operand, is_index, outside)
+            bound for operand in node.operands for bound in upper_bounds(operand, is_index, outside)
         ]
     if node.op in ("Less", "Greater"):
         index, bound = (source_of(p) for p in node.operands)

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import networkx as nx
 
-from hintc.graphdef.shapes import producers
-from hintc.ir import Node, Port
+from hintc.ir import Node, Port, producers
 from hintc_passes.loops.step import Step, dependencies
 
 

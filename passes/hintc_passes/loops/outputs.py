@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hintc.graft import graft
-from hintc.graphdef.shapes import infer_shapes, producers
-from hintc.ir import Graph, Module, Node, Port, Scan, Shape
+from hintc.graphdef.shapes import infer_shapes
+from hintc.ir import Graph, Module, Node, Port, Scan, Shape, producers
 from hintc_passes.loops.step import Step, new_step
 from hintc_passes.loops.values import source_of
 
@@ -61,9 +61,7 @@ class _Hoisting:
 
     def _row_ranks(self) -> Mapping[Port, int | None]:
         step, scan = self._step, self._scan
-        outer = infer_shapes(
-            self._module, self._graph, (*scan.xs, *scan.states, *scan.invariants)
-        )
+        outer = infer_shapes(self._module, self._graph, (*scan.xs, *scan.states, *scan.invariants))
         rows = [Shape(s.dims[1:] if s.dims else None) for s in (outer[x] for x in scan.xs)]
         args = [Shape(()), *rows, *(outer[p] for p in (*scan.states, *scan.invariants))]
         ports = {p for n in step.graph if n.op in ELEMENTWISE for p in (Port(n), *n.operands)}

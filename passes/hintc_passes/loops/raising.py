@@ -43,9 +43,7 @@ class _Raising:
         self._writes = [v for v in loop.with_role(Role.WRITE_LIST) if v.ends]
         wanted = [v.next for v in self._states] + [v.items[0].operands[2] for v in self._writes]
         # an element is read once for each TensorListGetItem, however many there are
-        self._reads = {
-            Port(item): v for v in loop.with_role(Role.READ_LIST) for item in v.items
-        }
+        self._reads = {Port(item): v for v in loop.with_role(Role.READ_LIST) for item in v.items}
         self._wanted = [source_of(p) for p in wanted]
         self._nodes = self._step_nodes()
         self._xs = [v for v in loop.with_role(Role.READ_LIST) if v.items]
@@ -82,9 +80,7 @@ class _Raising:
 
     def _is_read(self, arg: Port) -> bool:
         inside = set(self._nodes)
-        return arg in self._wanted or any(
-            use.node in inside for use in self._loop.body.uses(arg)
-        )
+        return arg in self._wanted or any(use.node in inside for use in self._loop.body.uses(arg))
 
     def _body(self) -> Function:
         function = Function(f"{_body_name(self._loop.node)}_step")
@@ -213,6 +209,6 @@ def _is_kept(first: Shape, following: Shape) -> bool:
     if len(first.dims) != len(following.dims):
         return False
     return all(
-        a in (b, -1) or (b == -1 and a != 1) for a, b in zip(first.dims, following.dims,
-                                                              strict=True)
+        a in (b, -1) or (b == -1 and a != 1)
+        for a, b in zip(first.dims, following.dims, strict=True)
     )

@@ -9,8 +9,7 @@ import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter
-from hintc.graphdef.shapes import producers
-from hintc.ir import DType, Function, Graph, Module, Node, Port, Scan
+from hintc.ir import DType, Function, Graph, Module, Node, Port, Scan, producers
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc_passes.loops.lanes import Chain, Kind, Lane, Lockstep
@@ -125,8 +124,11 @@ class _Rolling:
         module, graph, call = self._module, self._graph, self._call
         origin = call.origin or (call.name,)
         emit = Emitter(graph, call.name, origin)
-        outside = self._outside([x.tensor for x in xs] + [_first(s) for s in states]
-                                + [p for kind, _, p in plan if kind == "outside"])
+        outside = self._outside(
+            [x.tensor for x in xs]
+            + [_first(s) for s in states]
+            + [p for kind, _, p in plan if kind == "outside"]
+        )
         name = call.name
         graph.rename(call, graph.unique_name(f"{name}/call"))
         operands = dict(zip((Port(a) for a in self._body.args), call.operands, strict=True))

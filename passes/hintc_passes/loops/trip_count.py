@@ -8,8 +8,7 @@ import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter, known_array
-from hintc.graphdef.shapes import producers
-from hintc.ir import Port, Shape
+from hintc.ir import Port, Shape, producers
 from hintc.ir.opdefs import is_stateful
 from hintc_passes.loops.bounds import Bounds, upper_bounds
 from hintc_passes.loops.refusal import Refusal
@@ -21,9 +20,7 @@ _SELECTS = ("Select", "SelectV2")
 
 def sequences_of(loop: WhileLoop) -> dict[int, Port]:
     """For each list that the loop reads, by position, the tensor it was made from."""
-    return {
-        v.at: source_of(v.first).node.operands[0] for v in loop.with_role(Role.READ_LIST)
-    }
+    return {v.at: source_of(v.first).node.operands[0] for v in loop.with_role(Role.READ_LIST)}
 
 
 class TripCount:
@@ -168,5 +165,3 @@ def _lengths_of(maximum: Port) -> Port | None:
     if axes is None or axes.reshape(-1).tolist() != [0]:
         return None
     return source_of(right.node.operands[0])
-
-
