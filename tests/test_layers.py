@@ -17,8 +17,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("remark", "near", "files", "authoring"),
     ("ir",),
-    ("ops", "graft", "hints", "report"),
-    ("inlining", "outlining"),
+    ("ops", "graft", "call_graph", "hints", "report"),
+    ("inlining", "outlining", "hint_scan", "stub"),
     ("text", "verify", "pattern"),
     ("rewrite",),
     ("options",),
@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("convert",),
     ("compat",),
     ("cli",),
+    ("__main__",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # What these may import of hintc, where that is less than everything before them.

@@ -48,7 +48,11 @@ def make_call(module: Module, graph: Graph, region: Region, constants: Constants
     for node in interior:
         if node in builder.own:
             strip_hint(node)
-    node = outline(module, graph, list(interior), inputs, outputs, name=f"{scope}{call.function}")
+    # A library function must not be called like the hinted function: a stub of it has that name
+    # as op, and a node whose op is a function's name calls this function.
+    name = f"{scope}{call.function}"
+    node = outline(module, graph, list(interior), inputs, outputs, name=f"{name}_hinted_body")
+    graph.rename(node, graph.unique_name(name))
     builder.connect_results(node)
     _record(module, node, region, len(inputs))
     return MadeCall(node, builder.packs, builder.unpacks)
