@@ -70,6 +70,8 @@ def sequence_call(module: Module, node: Node) -> SequenceCall:
     call, record = _only_call(module, function.graph)
     if not record.is_sequence:
         raise NotASequenceCallError("the hint has no stacked argument, so it is one step's")
+    if not scan.xs:
+        raise NotASequenceCallError("it reads no sequence, so a call would not know its length")
     if any((*scan.reverse_xs, *scan.reverse_ys)):
         raise NotASequenceCallError("the loop runs backwards")
     values = _outer_values(scan, function)

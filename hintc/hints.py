@@ -8,7 +8,7 @@ whose attribute `_hintc_hint` says what the hint said: see `HintRecord`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -164,15 +164,6 @@ class HintRecord:
     def is_sequence(self) -> bool:
         """True if one call stands for all steps of a sequence."""
         return any(a == STACK for _, a in (*self.inputs, *self.outputs))
-
-    def without_inputs(self, dropped: Iterable[int]) -> HintRecord:
-        """The record without some of its operands, given by position."""
-        gone = set(dropped)
-        return replace(
-            self,
-            inputs=tuple(p for at, p in enumerate(self.inputs) if at not in gone),
-            input_names=tuple(n for at, n in enumerate(self.input_names) if at not in gone),
-        )
 
 
 def record_of(function: Function | None) -> HintRecord | None:

@@ -39,7 +39,7 @@ class LoopParts:
     """Which operands and results of a stub are which of the loop it stands for.
 
     Attributes:
-        trip_count: operand that is the number of steps.
+        steps: number of steps; -1: that is the length of the first sequence.
         xs: operands that are sequences.
         states: operands that are initial states.
         invariants: operands that every step reads.
@@ -48,7 +48,7 @@ class LoopParts:
             -1 where the stub has none for it.
     """
 
-    trip_count: int
+    steps: int
     xs: tuple[int, ...]
     states: tuple[int, ...]
     invariants: tuple[int, ...]
@@ -69,7 +69,7 @@ class LoopParts:
                 for key in ("xs", "states", "invariants", "results")
             }
             return cls(
-                int(raw["trip_count"]),
+                int(raw["steps"]),
                 lists["xs"],
                 lists["states"],
                 lists["invariants"],

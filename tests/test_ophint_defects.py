@@ -429,7 +429,8 @@ def test_both_spellings_of_the_mapping_keys_are_accepted(docstring: bool) -> Non
 
 
 def test_errors_of_the_drop_in_names_are_what_upstream_raises() -> None:
-    for arguments in ({}, {"session": object(), "graph_def": object()}):
+    both: dict[str, Any] = {"session": object(), "graph_def": object()}
+    for arguments in ({}, both):
         with pytest.raises(ValueError, match="convert_op_hints_to_stubs needs one"):
             hintc.convert_op_hints_to_stubs(**arguments)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hintc.graphdef.emit import known_array
 from hintc.graphdef.shapes import infer_shapes
 from hintc.hint_scan import SequenceCall, last_step, sequence_call
 from hintc.hints import (
@@ -148,8 +149,9 @@ class StubWriter:
         for at, result in enumerate(found.results):
             if result is not None and not result.is_last_step:
                 outputs[Port(node, at)] = record.outputs[result.result][0]
+        steps = known_array(scan.trip_count)
         parts = LoopParts(
-            place(scan.trip_count),
+            -1 if steps is None else int(steps),
             tuple(map(place, scan.xs)),
             tuple(map(place, scan.states)),
             tuple(map(place, scan.invariants)),

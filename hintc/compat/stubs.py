@@ -18,10 +18,10 @@ from hintc.hints import (
     STUB_INDICES,
     hint_call_record,
 )
-from hintc.ir import SCAN, Graph, Module, Node, Scan
+from hintc.ir import SCAN, Graph, Module, Scan
 from hintc.pipeline import PassPipeline
 from hintc.remark import Remark, RemarkKind
-from hintc.stub import CellAttributes, reachable_functions
+from hintc.stub import CellAttributes, reachable_functions, referenced_functions
 
 __all__ = ["convert_op_hints_to_stubs", "find_all_hinted_output_nodes", "is_ophint_converted"]
 
@@ -200,18 +200,12 @@ def _plan_other_loops(trial: Module, raised: list[Remark], plan: _Plan) -> None:
     for node in trial.graph:
         if node.op == SCAN or hint_call_record(trial, node) is not None:
             continue
-        inside = Module(Graph())
-        inside.functions = trial.functions
-        names = [n for n in _references(trial, node) if _hinted(trial, trial.functions[n].graph)]
+        names = [
+            n for n in referenced_functions(trial, node) if _hinted(trial, trial.functions[n].graph)
+        ]
         if names:
             reason = why.get(node.name, f"it is inside '{node.name}' ({node.op})")
             plan.remarks.append(_left(node.name, reason))
-
-
-def _references(module: Module, node: Node) -> list[str]:
-    from hintc.stub import referenced_functions
-
-    return referenced_functions(module, node)
 
 
 def _hinted(module: Module, graph: Graph) -> bool:

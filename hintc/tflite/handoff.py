@@ -138,7 +138,7 @@ def _converted(
 
 
 def _stock_converter() -> Any:
-    """TensorFlow's converter class, by its home: `hintc.install` puts ours under the public name."""
+    """TensorFlow's class, by its home: `hintc.install` puts ours under the public name."""
     from tensorflow.lite.python.lite import TFLiteConverter
 
     class Converter(TFLiteConverter):  # type: ignore[misc]

@@ -15,6 +15,8 @@ from hintc.viz.labels import HINT
 _PASS_THROUGH = frozenset({"Identity", "ReadVariableOp", "StopGradient", "Snapshot"})
 _ENDS = 6
 """More arguments or results than this share one box."""
+_REPEATS = 6
+"""In a big graph, more numbered scopes than this share one box."""
 _NUMBERED = re.compile(r"(_\d+)+$")
 
 
@@ -158,6 +160,7 @@ class _Scope:
     nodes: list[Node]
     depth: int
     numbered: bool = False
+    closed: bool = False
 
     def children(self, *, by_stem: bool) -> list[_Scope]:
         """The next level: one for each next component of the names, or for each stem of these."""
@@ -180,29 +183,49 @@ class _Scope:
 
 def _group_scopes(nodes: list[Node], limit: int, layout: Layout) -> None:
     """Open the largest scopes as long as the boxes stay below `limit`."""
+    crowded = len(nodes) > limit
     count, order = 1, 0
     heap = [(-len(nodes), order, _Scope("", nodes, 0))]
-    closed: list[_Scope] = []
+    final: list[_Scope] = []
     while heap:
         _, _, scope = heapq.heappop(heap)
-        children = [] if len(scope.nodes) == 1 else _open(scope, limit - count + 1)
+        shut = scope.closed or len(scope.nodes) == 1
+        children = [] if shut else _open(scope, limit - count + 1, crowded)
         if not children:
-            closed.append(scope)
+            final.append(scope)
             continue
         count += len(children) - 1
         for child in children:
             order += 1
             heapq.heappush(heap, (-len(child.nodes), order, child))
-    for scope in closed:
+    for scope in final:
         if len(scope.nodes) == 1:
             layout.singles += scope.nodes
         elif scope.nodes:
             layout.groups[(scope.path, "group")] = scope.nodes
 
 
-def _open(scope: _Scope, room: int) -> list[_Scope]:
+def _open(scope: _Scope, room: int, crowded: bool) -> list[_Scope]:
     """The children, by stem if they are too many; none if there is no room for them either."""
     children = scope.children(by_stem=False)
+    if crowded:
+        children = _merge_repeated(children)
     if len(children) > room and not scope.numbered:
         children = scope.children(by_stem=True)
     return children if len(children) <= room else []
+
+
+def _merge_repeated(scopes: list[_Scope]) -> list[_Scope]:
+    """The same scopes, but ``step_1``, ``step_2``, … of an unrolled loop are one, and stay so."""
+    by_stem: dict[str, list[_Scope]] = defaultdict(list)
+    for scope in scopes:
+        numbered = len(scope.nodes) > 1
+        by_stem[_NUMBERED.sub("", scope.path) if numbered else f"{scope.path}/"].append(scope)
+    merged: list[_Scope] = []
+    for stem, alike in by_stem.items():
+        if len(alike) <= _REPEATS:
+            merged += alike
+        else:
+            nodes = [node for scope in alike for node in scope.nodes]
+            merged.append(_Scope(f"{stem}_* (×{len(alike)})", nodes, 0, closed=True))
+    return merged

@@ -43,7 +43,7 @@ from hintc.stub import (
     stub_shapes,
     stub_types,
 )
-from hintc_passes.hinting.cell_step import CellOptions, lstm_scan, rnn_scan
+from hintc_passes.hinting.cell_step import CellOptions, lstm_scan, rnn_scan, step_count
 from hintc_passes.hinting.opaque import opaque_function
 from hintc_passes.hinting.wrapper import remove_identities
 
@@ -152,7 +152,7 @@ def _loop(module: Module, stub: Node, function: Function, parts: LoopParts) -> M
     try:
         scan = Scan(
             function.name,
-            stub.operands[parts.trip_count],
+            step_count(stub.graph, stub.operands[parts.xs[0]], parts.steps, stub.op),
             values(parts.xs),
             values(parts.states),
             values(parts.invariants),

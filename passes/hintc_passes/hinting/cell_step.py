@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from hintc.errors import HintError
 from hintc.ir import AttributeValue, DType, Function, Graph, Module, Node, Port, Scan, Tensor
+from hintc.ir.scan import dtype_of
 
 _FLOAT = DType.FLOAT
 _ACTIVATIONS = {"TANH": "Tanh", "RELU": "Relu", "RELU6": "Relu6", "NONE": "Identity"}
@@ -73,13 +74,10 @@ class _Ops:
 
     def size(self, value: Port, axis: int) -> Port:
         """Size of one axis, an int32 scalar."""
-        shape = self.op("Shape", value, attributes={"T": _FLOAT, "out_type": DType.INT32})
+        attributes: dict[str, AttributeValue] = {"T": dtype_of(value), "out_type": DType.INT32}
+        shape = self.op("Shape", value, attributes=attributes)
         bounds = [self.constant([at], DType.INT32) for at in (axis, axis + 1, 1)]
-        attributes: dict[str, AttributeValue] = {
-            "T": DType.INT32,
-            "Index": DType.INT32,
-            "shrink_axis_mask": 1,
-        }
+        attributes = {"T": DType.INT32, "Index": DType.INT32, "shrink_axis_mask": 1}
         masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask")
         return self.op(
             "StridedSlice",
@@ -94,6 +92,12 @@ class _Ops:
         dims = self.op("Pack", *sizes, attributes={"N": 2, "T": DType.INT32, "axis": 0})
         attributes: dict[str, AttributeValue] = {"T": _FLOAT, "index_type": DType.INT32}
         return self.op("Fill", dims, self.constant(0.0, _FLOAT), attributes=attributes)
+
+
+def step_count(graph: Graph, sequence: Port, known: int, scope: str) -> Port:
+    """An int32 scalar: `known`, or the length of the sequence if that is negative."""
+    ops = _Ops(graph, scope)
+    return ops.constant(known, DType.INT32) if known >= 0 else ops.size(sequence, 0)
 
 
 def lstm_scan(
