@@ -5,13 +5,13 @@ What was not changed since the lift is emitted as it came, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hintc.errors import HintcError
 from hintc.graphdef.spelling import BodySpelling, GraphSpelling, Spelling
-from hintc.ir import ARG, RESULT, DType, Function, Graph, Module, Node
-from hintc.ir.scan import dtype_of
+from hintc.ir import ARG, RESULT, DType, Function, Graph, Module, Node, Port
+from hintc.ir.opdefs import result_dtypes
 from hintc.ir.wire import encode
 
 if TYPE_CHECKING:
@@ -193,31 +193,58 @@ def _results(graph: Graph, source: Any, spelling: BodySpelling) -> dict[str, str
 def _write_signature(function: Function, written: Any) -> None:
     signature = written.signature
     signature.name = function.name
-    came_in = {a.name: a for a in _copies(signature.input_arg)}
+    came_in = _copies(signature.input_arg)
     came_out = {a.name: a for a in _copies(signature.output_arg)}
     signature.ClearField("input_arg")
     signature.ClearField("output_arg")
-    for arg in function.graph.args:
-        entry = signature.input_arg.add()
-        if arg.name in came_in:
-            entry.CopyFrom(came_in[arg.name])
-        entry.name = arg.name
-        dtype = arg.attributes.get("T")
-        if isinstance(dtype, DType):
-            entry.type = int(dtype)
+    _write_args(function, written, came_in)
     for result in function.graph.results:
         entry = signature.output_arg.add()
         name = result_name(result)
         if name in came_out:
             entry.CopyFrom(came_out[name])
         entry.name = name
-        if not entry.type_attr:
-            entry.type = int(dtype_of(result.operands[0]))
+        dtype = _known_dtype(result.operands[0])
+        if dtype is not None and not entry.type_attr:
+            entry.type = int(dtype.base)
+        elif not entry.type and not entry.type_attr:
+            raise HintcError(
+                f"the element type of result '{name}' of function '{function.name}' is not known",
+                node=result.operands[0].node.name,
+            )
     signature.ClearField("control_output")
     signature.control_output.extend(function.graph.control_results)
 
 
-def _copies(entries: Any) -> list[Any]:
+def _write_args(function: Function, written: Any, came: list[Any]) -> None:
+    """Arguments, with what the source says of them by index moved to where they are now."""
+    at = {arg.name: index for index, arg in enumerate(came)}
+    said = {index: written.arg_attr[index] for index in list(written.arg_attr)}
+    moved = {}
+    for index, arg in enumerate(function.graph.args):
+        entry = written.signature.input_arg.add()
+        if arg.name in at:
+            entry.CopyFrom(came[at[arg.name]])
+            if at[arg.name] in said:
+                moved[index] = _copies([said[at[arg.name]]])[0]
+        entry.name = arg.name
+        dtype, type_attr = arg.attributes.get("T"), arg.attributes.get("type_attr")
+        if isinstance(dtype, DType):
+            entry.type = int(dtype.base)
+        elif isinstance(type_attr, bytes):
+            entry.type_attr = type_attr.decode()
+    written.ClearField("arg_attr")
+    for index, attributes in moved.items():
+        written.arg_attr[index].CopyFrom(attributes)
+
+
+def _known_dtype(port: Port) -> DType | None:
+    """Its element type; None where only the library can tell (a function called by name)."""
+    dtypes = result_dtypes(port.node)
+    return dtypes[port.index] if dtypes is not None and port.index < len(dtypes) else None
+
+
+def _copies(entries: Iterable[Any]) -> list[Any]:
     copies = []
     for entry in entries:
         copy = type(entry)()
