@@ -93,15 +93,6 @@ class Digits:
 
 
 @dataclass(frozen=True)
-class Model:
-    """The tensors of the classifier's graph."""
-
-    images: Any
-    logits: Any
-    probabilities: Any
-
-
-@dataclass(frozen=True)
 class Row:
     """One line of the final table."""
 
@@ -153,7 +144,7 @@ def enlarge(images: Floats) -> Floats:
 # --- the model -----------------------------------------------------------------------------------
 
 
-def build(units: int) -> Model:
+def build(units: int) -> tuple[Any, Any, Any]:
     """Builds the classifier in the default graph: an image is a sequence of 28 rows.
 
     Args:
@@ -171,16 +162,16 @@ def build(units: int) -> Model:
     weights = v1.get_variable("weights", [units, CLASSES])
     bias = v1.get_variable("bias", [CLASSES], initializer=v1.zeros_initializer())
     logits = tf.matmul(outputs[-1], weights) + bias
-    return Model(images, logits, tf.nn.softmax(logits, name=OUTPUT))
+    return images, logits, tf.nn.softmax(logits, name=OUTPUT)
 
 
 def train(digits: Digits, checkpoint: Path, *, units: int, epochs: int, seed: int) -> None:
     """Trains with Adam and writes the variables to `checkpoint`."""
     with tf.Graph().as_default(), v1.Session() as session:
         v1.set_random_seed(seed)
-        model = build(units)
+        images, logits, _ = build(units)
         labels = v1.placeholder(tf.int64, [None], "label")
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model.logits)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         loss = tf.reduce_mean(losses)
         step = v1.train.AdamOptimizer(0.003).minimize(loss)
         session.run(v1.global_variables_initializer())
@@ -190,7 +181,7 @@ def train(digits: Digits, checkpoint: Path, *, units: int, epochs: int, seed: in
                 values = [
                     session.run(
                         [loss, step],
-                        {model.images: digits.train_images[i], labels: digits.train_labels[i]},
+                        {images: digits.train_images[i], labels: digits.train_labels[i]},
                     )[0]
                     for i in chosen
                 ]
@@ -391,20 +382,9 @@ def convert_all(graph_def: Any, digits: Digits, out: Path) -> list[Row]:
 )
 @click.option("--units", default=64, show_default=True, help="Width of each LSTM layer.")
 @click.option("--seed", default=1, show_default=True, help="Seed of weights and batches.")
-@click.option(
-    "--control-flow",
-    type=click.Choice(["v1", "v2"]),
-    default="v2",
-    show_default=True,
-    help="TensorFlow's control-flow mode while the model is built.",
-)
-def main(
-    epochs: int, data: Path | None, out: Path, units: int, seed: int, control_flow: str
-) -> None:
+def main(epochs: int, data: Path | None, out: Path, units: int, seed: int) -> None:
     """Runs everything; its help is the module's docstring."""
     tf.get_logger().setLevel("ERROR")
-    if control_flow == "v1":
-        v1.disable_control_flow_v2()
     out.mkdir(parents=True, exist_ok=True)
     digits = load_mnist(data) if data else load_digits()
     console = Console()

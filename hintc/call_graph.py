@@ -45,10 +45,14 @@ def _names_in(ref: FunctionRef) -> list[str]:
     return [ref.name, *(name for r in inner for name in _names_in(r))]
 
 
+def callees_of(module: Module, node: Node) -> list[str]:
+    """Names of the library functions that a node refers to."""
+    return [name for name in (node.op, *functions_of(node)) if name in module.functions]
+
+
 def callees(module: Module, graph: Graph) -> list[str]:
     """Names of the library functions that a graph refers to, each once."""
-    names = (name for node in graph for name in (node.op, *functions_of(node)))
-    return [name for name in dict.fromkeys(names) if name in module.functions]
+    return list(dict.fromkeys(name for node in graph for name in callees_of(module, node)))
 
 
 def reachable(module: Module, *, also: Iterable[str] = ()) -> list[str]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import hintc
 from hintc.graphdef import lift, lower
-from hintc.hints import HintRecord, hint_call_record
+from hintc.hints.protocol import HintRecord, hint_call_record
 from hintc.ir import Module, Node
 from hintc.pipeline import PassPipeline, PipelineReport
 

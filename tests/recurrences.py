@@ -30,9 +30,7 @@ def unary(emit: Emitter, op: str, a: Port) -> Port:
     return emit.node(op, [a], {"T": DType.FLOAT})
 
 
-def step_function(
-    module: Module, name: str, args: Mapping[str, DType], build: Body
-) -> Function:
+def step_function(module: Module, name: str, args: Mapping[str, DType], build: Body) -> Function:
     """A step function; `build` gets the arguments by name, gives next states and outputs."""
     function = module.add_function(Function(name))
     ports = {key: Port(function.add_arg(key, dtype)) for key, dtype in args.items()}
@@ -55,9 +53,7 @@ RNN_ARGS = {
 }
 
 
-def placeholder(
-    graph: Graph, name: str, dims: tuple[int, ...], dtype: DType = DType.FLOAT
-) -> Port:
+def placeholder(graph: Graph, name: str, dims: tuple[int, ...], dtype: DType = DType.FLOAT) -> Port:
     node = graph.add("Placeholder", (), {"dtype": dtype, "shape": Shape(dims)}, name=name)
     graph.args.append(node)
     return Port(node)
@@ -74,7 +70,10 @@ def zero_state(emit: Emitter, x: Port, units: int = UNITS) -> Port:
 
 
 def rnn_model(
-    *, steps: int | None = STEPS, reverse_x: bool = False, reverse_y: bool = False,
+    *,
+    steps: int | None = STEPS,
+    reverse_x: bool = False,
+    reverse_y: bool = False,
     step: Body = rnn_step,
 ) -> tuple[Module, Node]:
     """x [T, ?, 3] -> y [T, ?, 4] and final state `h`; T is unknown where `steps` is None."""
@@ -82,13 +81,16 @@ def rnn_model(
     emit = Emitter(module.graph, "rnn", ())
     x = placeholder(module.graph, "x", (-1 if steps is None else steps, -1, DEPTH))
     body = step_function(module, "rnn_step", RNN_ARGS, step)
-    trip = (
-        emit.element(emit.shape(x), 0) if steps is None else emit.constant(np.int32(steps))
-    )
+    trip = emit.element(emit.shape(x), 0) if steps is None else emit.constant(np.int32(steps))
     params = (weights(DEPTH, UNITS), weights(UNITS, UNITS, seed=1), weights(UNITS, seed=2))
     scan = Scan(
-        body.name, trip, (x,), (zero_state(emit, x),),
-        tuple(emit.constant(p) for p in params), (reverse_x,), (reverse_y,),
+        body.name,
+        trip,
+        (x,),
+        (zero_state(emit, x),),
+        tuple(emit.constant(p) for p in params),
+        (reverse_x,),
+        (reverse_y,),
     ).add_to(module, module.graph, name="rnn/scan")
     identity(module.graph, "h", Port(scan, 0))
     identity(module.graph, "y", Port(scan, 1))

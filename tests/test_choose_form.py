@@ -33,16 +33,23 @@ def recognised(module: Module, scan: Node) -> None:
         "hidden_state": parts.states[0],
     }
     fusion = Fusion(
-        "UNIDIRECTIONAL_SEQUENCE_RNN", operands, ("final_hidden_state", "output"),
+        "UNIDIRECTIONAL_SEQUENCE_RNN",
+        operands,
+        ("final_hidden_state", "output"),
         {"activation": "TANH", "time_major": True},
     )
     parts.with_fusion(fusion).write_to(module, scan)
 
 
-@pytest.mark.parametrize(("form", "op"), [
-    ("auto", "PartitionedCall"), ("fused", "PartitionedCall"), ("while", "StatelessWhile"),
-    ("unroll", "Unpack"),
-])
+@pytest.mark.parametrize(
+    ("form", "op"),
+    [
+        ("auto", "PartitionedCall"),
+        ("fused", "PartitionedCall"),
+        ("while", "StatelessWhile"),
+        ("unroll", "Unpack"),
+    ],
+)
 def test_forms_of_a_recognised_scan(form: str, op: str) -> None:
     module, scan = rnn_model()
     recognised(module, scan)
@@ -72,8 +79,9 @@ def test_a_result_that_the_kernel_does_not_give_is_a_reason() -> None:
     recognised(module, scan)
     parts = Scan.of(scan)
     assert parts.fusion is not None
-    fusion = Fusion(parts.fusion.op, parts.fusion.operands, (None, "output"),
-                    parts.fusion.attributes)
+    fusion = Fusion(
+        parts.fusion.op, parts.fusion.operands, (None, "output"), parts.fusion.attributes
+    )
     parts.with_fusion(fusion).write_to(module, scan)
     report = ChooseForm().run(module)
     assert [r.code for r in report.remarks] == ["form-fused-result", "form-while"]
@@ -83,10 +91,14 @@ def test_a_result_that_the_kernel_does_not_give_is_a_reason() -> None:
 def test_unrolling_needs_few_known_steps() -> None:
     module, _ = rnn_model(steps=None)
     assert [r.code for r in ChooseForm(form="unroll").run(module).remarks] == [
-        "form-unroll-unknown", "form-while"]
+        "form-unroll-unknown",
+        "form-while",
+    ]
     module, _ = rnn_model()
     assert [r.code for r in ChooseForm(form="unroll", max_trip=4).run(module).remarks] == [
-        "form-unroll-long", "form-while"]
+        "form-unroll-long",
+        "form-while",
+    ]
 
 
 def test_operands_that_both_read_are_given_once() -> None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import hintc
 from hint_cases import build, calls, check_equal, passes, random, x_placeholder
-from hintc.hints import HintRecord, called_function, is_hint
+from hintc.hints.protocol import HintRecord, called_function, is_hint
 from hinted_graphs import (
     CELLS,
     both_ways_static,

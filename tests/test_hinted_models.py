@@ -6,6 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+import hintc
+from hintc.runtime import interpreter, session
+from hintc.tflite.flatbuffer import Model
+from hintc.tflite.inspect import op_counts
 from hinted_graphs import (
     CELLS,
     Builder,
@@ -31,10 +36,6 @@ from hinted_graphs import (
     user_nested,
     user_sparse_arguments,
 )
-
-import hintc
-from hintc.runtime import interpreter, session
-from hintc.tflite.inspect import op_counts
 
 LSTM, RNN = "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"
 UNFUSED = ("WHILE", "CUSTOM", "Flex")
@@ -157,9 +158,7 @@ def test_other_forms_equal_tensorflow(name: str, form: str) -> None:
         assert_equal(in_tensorflow(converted.graph_def, model, batch), wanted, model, 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("quantize", "tolerance"), [("dynamic", 5e-3), ("float16", 1e-3)]
-)
+@pytest.mark.parametrize(("quantize", "tolerance"), [("dynamic", 5e-3), ("float16", 1e-3)])
 def test_quantised_digits(quantize: Any, tolerance: float) -> None:
     model = freeze(digits())
     converted = convert(model, quantize=quantize)
@@ -180,6 +179,14 @@ def test_users_own_ops_become_custom_ops(name: str, version: int) -> None:
     assert_equal(in_tensorflow(converted.graph_def, model, 2), results, model, 1e-6)
 
 
+def test_a_custom_op_keeps_the_place_of_an_argument_that_is_not_given() -> None:
+    model = Model.read(convert(freeze(user_sparse_arguments)).tflite)
+    ((subgraph, op),) = [
+        (g, op) for g, op in model.operators() if model.op_name(op).endswith("my_sparse_args")
+    ]
+    assert [i if i < 0 else subgraph.tensor_name(i) for i in op.inputs] == ["x", -1, "z"]
+
+
 def test_the_same_model_converts_to_the_same_bytes() -> None:
     model = freeze(dynamic(mixed))
     assert convert(model).tflite == convert(model).tflite
@@ -190,5 +197,3 @@ def test_the_source_is_left_alone() -> None:
     before = model.graph_def.SerializeToString(deterministic=True)
     convert(model)
     assert model.graph_def.SerializeToString(deterministic=True) == before
-
-

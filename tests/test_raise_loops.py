@@ -62,9 +62,7 @@ def raised(graph_def: Any) -> tuple[Module, PassReport]:
     return module, RaiseLoops().run(module)
 
 
-def check_same(
-    graph_def: Any, module: Module, results: int, *cases: Mapping[str, Array]
-) -> None:
+def check_same(graph_def: Any, module: Module, results: int, *cases: Mapping[str, Array]) -> None:
     names = [f"y_{n}" for n in range(results)]
     lowered = lower(module)
     for case in cases:
@@ -154,7 +152,9 @@ def random_step(t: Any, row: Any, h: Any) -> tuple[Any, Any]:
 
 REFUSED: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
     "unknown bound": (
-        "loop-length", lambda x: loop(x, bound=lambda x: tf.shape(x)[0], maximum_iterations=4)),
+        "loop-length",
+        lambda x: loop(x, bound=lambda x: tf.shape(x)[0], maximum_iterations=4),
+    ),
     "random": ("loop-has-side-effects", lambda x: loop(x, step=random_step)),
     "grows": (
         "state-changes-shape",
@@ -162,13 +162,17 @@ REFUSED: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
             x,
             first=lambda x: tf.zeros([1, UNITS]),
             shape_invariants=[
-                tf.TensorShape([]), tf.TensorShape([None, UNITS]), tf.TensorShape(None)],
+                tf.TensorShape([]),
+                tf.TensorShape([None, UNITS]),
+                tf.TensorShape(None),
+            ],
         )[1:],
     ),
     "data dependent": (
         "loop-condition",
         lambda x: tf.while_loop(
-            lambda t, h: tf.reduce_sum(h) < 10.0, lambda t, h: (t + 1, h + x[0]), [0, x[0]]),
+            lambda t, h: tf.reduce_sum(h) < 10.0, lambda t, h: (t + 1, h + x[0]), [0, x[0]]
+        ),
     ),
     "backwards": (
         "loop-condition",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hintc.graphdef.emit import Emitter
-from hintc.hints import FIRST, LAST, RECORD, SINGLE, STACK, HintRecord
+from hintc.hints.protocol import FIRST, LAST, RECORD, SINGLE, STACK, HintRecord
 from hintc.ir import SCAN, DType, Function, FunctionRef, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of
 from hintc.remark import PassReport
@@ -30,15 +30,17 @@ Step = Callable[[Emitter, int, Port, tuple[Port, ...], dict[str, Port]], tuple[P
 """(emitter, t, x, states, parameters) -> next states; the first is the output."""
 
 
-def rnn(emit: Emitter, t: int, x: Port, states: tuple[Port, ...], p: dict[str, Port]
-        ) -> tuple[Port, ...]:
+def rnn(
+    emit: Emitter, t: int, x: Port, states: tuple[Port, ...], p: dict[str, Port]
+) -> tuple[Port, ...]:
     joined = emit.node("Relu", [p["r"]], {"T": DType.FLOAT})  # the same in every step
     z = emit.add(matmul(emit, x, p["w"]), matmul(emit, states[0], joined))
     return (unary(emit, "Tanh", z),)
 
 
-def lstm_like(emit: Emitter, t: int, x: Port, states: tuple[Port, ...], p: dict[str, Port]
-              ) -> tuple[Port, ...]:
+def lstm_like(
+    emit: Emitter, t: int, x: Port, states: tuple[Port, ...], p: dict[str, Port]
+) -> tuple[Port, ...]:
     h, c = states
     gate = unary(emit, "Sigmoid", emit.add(matmul(emit, x, p["w"]), matmul(emit, h, p["r"])))
     peephole = emit.binary("Mul", c, p["v"])  # computed from a state alone
@@ -46,14 +48,16 @@ def lstm_like(emit: Emitter, t: int, x: Port, states: tuple[Port, ...], p: dict[
     return emit.binary("Mul", gate, unary(emit, "Tanh", emit.add(c, gate))), c
 
 
-def alternating(emit: Emitter, t: int, x: Port, states: tuple[Port, ...], p: dict[str, Port]
-                ) -> tuple[Port, ...]:
+def alternating(
+    emit: Emitter, t: int, x: Port, states: tuple[Port, ...], p: dict[str, Port]
+) -> tuple[Port, ...]:
     z = emit.add(matmul(emit, x, p["w"]), states[0])
     return (unary(emit, "Tanh" if t != 3 else "Sigmoid", z),)
 
 
-def growing(emit: Emitter, t: int, x: Port, states: tuple[Port, ...], p: dict[str, Port]
-            ) -> tuple[Port, ...]:
+def growing(
+    emit: Emitter, t: int, x: Port, states: tuple[Port, ...], p: dict[str, Port]
+) -> tuple[Port, ...]:
     factor = emit.constant(np.float32(t))
     z = emit.binary("Mul", emit.add(matmul(emit, x, p["w"]), states[0]), factor)
     return (unary(emit, "Tanh", z),)
@@ -94,15 +98,20 @@ def model(
     for k, port in enumerate(results):
         function.graph.add_result(f"r{k}", port)
     record = HintRecord(
-        hint, "0",
+        hint,
+        "0",
         ((0, STACK), *((k, SINGLE) for k in (1, 2, 3)), *((4 + k, FIRST) for k in range(states))),
         ((0, STACK), *((1 + k, LAST) for k in range(states))),
     )
     function.attributes[RECORD] = record.to_bytes()
     call = module.graph.add(
-        "PartitionedCall", operands,
-        {"Tin": tuple(dtype_of(p) for p in operands), "Tout": (DType.FLOAT,) * len(results),
-         "f": FunctionRef(function.name)},
+        "PartitionedCall",
+        operands,
+        {
+            "Tin": tuple(dtype_of(p) for p in operands),
+            "Tout": (DType.FLOAT,) * len(results),
+            "f": FunctionRef(function.name),
+        },
         name="cell/call",
     )
     for k in range(len(results)):

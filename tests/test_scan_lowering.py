@@ -143,8 +143,13 @@ def test_a_scan_inside_a_scan() -> None:
     def build(emit: Emitter, arg: Mapping[str, Port]) -> tuple[list[Port], list[Port]]:
         rows = emit.pack([arg["x"], arg["x"]])
         inner = Scan(
-            "rnn_step_inner", emit.constant(np.int32(2)), (rows,), (arg["h"],),
-            (arg["w"], arg["r"], arg["b"]), (False,), (False,),
+            "rnn_step_inner",
+            emit.constant(np.int32(2)),
+            (rows,),
+            (arg["h"],),
+            (arg["w"], arg["r"], arg["b"]),
+            (False,),
+            (False,),
         ).add_to(module, emit.graph, name="inner")
         return [Port(inner, 0)], [Port(inner, 0)]
 
@@ -167,8 +172,9 @@ def test_a_scan_inside_a_scan() -> None:
 def test_a_users_op_is_called_by_its_own_name() -> None:
     module, scan = rnn_model()
     parts = Scan.of(scan)
-    fusion = Fusion("my_rnn", {"x": parts.xs[0], "w": parts.invariants[0]}, (None, "y"),
-                    {"gain": 2.0})
+    fusion = Fusion(
+        "my_rnn", {"x": parts.xs[0], "w": parts.invariants[0]}, (None, "y"), {"gain": 2.0}
+    )
     parts.with_fusion(fusion).write_to(module, scan)
     module.graph.remove(module.graph["h"])
     call = scan_to_fused_call(module, module.graph, scan)
@@ -181,7 +187,9 @@ def test_a_users_op_is_called_by_its_own_name() -> None:
     assert isinstance(text, bytes)
     spec = json.loads(text)
     assert spec == {
-        "op": "my_rnn", "slots": ["x", None, "w", None, None], "results": ["y"],
+        "op": "my_rnn",
+        "slots": ["x", None, "w", None, None],
+        "results": ["y"],
         "attributes": {"gain": 2.0},
     }
     x = sequence(2)

@@ -29,8 +29,14 @@ def test_through_a_scan() -> None:
 def test_results_of_a_body_for_given_arguments() -> None:
     module, _ = rnn_model()
     body = module.functions["rnn_step"].graph
-    args = [Shape(()), Shape((2, DEPTH)), Shape((2, UNITS)), Shape((DEPTH, UNITS)),
-            Shape((UNITS, UNITS)), Shape((UNITS,))]
+    args = [
+        Shape(()),
+        Shape((2, DEPTH)),
+        Shape((2, UNITS)),
+        Shape((DEPTH, UNITS)),
+        Shape((UNITS, UNITS)),
+        Shape((UNITS,)),
+    ]
     assert infer_results(module, body, args) == [Shape((2, UNITS))] * 2
     assert infer_results(module, body, []) == [Shape((-1, -1))] * 2
 
@@ -42,7 +48,8 @@ def test_calls_are_looked_through() -> None:
     arg = Port(function.add_arg("a", DType.FLOAT))
     function.graph.add_result("r", Emitter(function.graph, "", ()).add(arg, arg))
     call = module.graph.add(
-        "PartitionedCall", [x],
+        "PartitionedCall",
+        [x],
         {"Tin": (DType.FLOAT,), "Tout": (DType.FLOAT,), "f": FunctionRef("double")},
     )
     assert infer_shapes(module, module.graph, [Port(call)]) == {Port(call): Shape((-1, 3))}

@@ -99,9 +99,7 @@ def coupled(emit: Emitter, arg: Mapping[str, Port]) -> Parts:
 
 def random(emit: Emitter, arg: Mapping[str, Port]) -> Parts:
     h0 = cell(emit, matmul(emit, arg["x"], arg["w"]), arg["h0"], arg["r"])
-    noise = emit.node(
-        "RandomUniform", [emit.shape(h0)], {"T": DType.INT32, "dtype": DType.FLOAT}
-    )
+    noise = emit.node("RandomUniform", [emit.shape(h0)], {"T": DType.INT32, "dtype": DType.FLOAT})
     return [h0, emit.add(cell(emit, h0, arg["h1"], arg["r"]), noise)], [h0]
 
 

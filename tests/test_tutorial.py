@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pydot
 import pytest
 
 from hintc.runtime.interpreter import Interpreter
@@ -77,3 +79,18 @@ def test_keras_3_is_one_clear_error(legacy_keras: str, tmp_path: Path) -> None:
     assert "Keras 3" in last
     assert "TF_USE_LEGACY_KERAS=1" in last
     assert not (tmp_path / "float.tflite").exists()
+
+
+def test_the_demo_runs(tmp_path: Path) -> None:
+    demo = SCRIPT.parents[2] / "examples" / "mnist_lstm.py"
+    command = [sys.executable, str(demo), "--out", str(tmp_path), "--epochs", "4", "--units", "16"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr  # it checks its own numbers
+    assert "hintc, int8 weights" in done.stdout
+    assert not re.search(r"^(I\d{4}|INFO:|WARNING:)", done.stderr, flags=re.M), done.stderr
+    for name in ("mnist_lstm.tflite", "mnist_lstm_int8.tflite"):
+        assert op_counts((tmp_path / name).read_bytes())[FUSED] == 2
+    drawn = sorted((tmp_path / "passes").glob("*.dot"))
+    assert drawn[0].stem == "000_lift"
+    assert all(len(pydot.graph_from_dot_file(str(path)) or ()) == 1 for path in drawn)
+    assert all(path.with_suffix(".svg").exists() for path in drawn)

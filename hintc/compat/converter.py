@@ -10,11 +10,8 @@ from typing import Any
 from hintc.compat.settings import Plan, check_name, defaults, plan
 from hintc.convert import Converted, convert
 from hintc.errors import HintcError, HintError
-from hintc.pipeline import PassPipeline
 from hintc.source import read_source
 from hintc.source.session import freeze_session
-
-_IMPORT = "import-stubs"
 
 
 class ConverterFileError(HintcError, OSError):
@@ -233,15 +230,11 @@ class TFLiteConverter:
         return converted.tflite
 
     def _converted(self, settings: Plan) -> Converted:
-        pipeline = PassPipeline.DEFAULT
-        if _IMPORT not in pipeline:
-            pipeline = PassPipeline.of(_IMPORT, pipeline)
         hidden = vars(self)
         return convert(
             hidden["_graph_def"],
             hidden["_inputs"],
             hidden["_outputs"],
-            pipeline=pipeline,
             quantize=settings.quantize,
             io_dtype=settings.io_dtype,
             representative_dataset=settings.representative_dataset,

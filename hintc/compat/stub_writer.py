@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from hintc.graphdef.emit import known_array
 from hintc.graphdef.shapes import infer_shapes
-from hintc.hint_scan import SequenceCall, last_step, sequence_call
-from hintc.hints import (
+from hintc.hints.protocol import (
     AGGREGATE,
     CONSTANT_PREFIX,
     FUNCTION_NAME,
@@ -23,6 +22,18 @@ from hintc.hints import (
     HintRecord,
     called_function,
     hint_call_record,
+)
+from hintc.hints.sequence import SequenceCall, last_step, sequence_call
+from hintc.hints.stub import (
+    BODY,
+    CELL,
+    LOOP,
+    OUTPUT_QUANTIZED,
+    OUTPUT_SHAPES,
+    OUTPUT_TYPES,
+    UNRECOGNISED,
+    CellAttributes,
+    LoopParts,
 )
 from hintc.ir import (
     SCAN,
@@ -38,17 +49,6 @@ from hintc.ir import (
     Tensor,
 )
 from hintc.ir.scan import dtype_of
-from hintc.stub import (
-    BODY,
-    CELL,
-    LOOP,
-    OUTPUT_QUANTIZED,
-    OUTPUT_SHAPES,
-    OUTPUT_TYPES,
-    UNRECOGNISED,
-    CellAttributes,
-    LoopParts,
-)
 
 _PREFIX = "hintc.stub."
 

@@ -7,21 +7,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hintc.authoring.find_outputs import find_all_hinted_output_nodes
+from hintc.call_graph import callees_of, reachable
 from hintc.compat.stub_writer import StubWriter
 from hintc.errors import HintError
 from hintc.graphdef import lift, lower
-from hintc.hint_scan import NotASequenceCallError, sequence_call
-from hintc.hints import (
+from hintc.hints.protocol import (
     FUNCTION_UUID,
     INPUT_INDEX,
     OUTPUT_INDEX,
     STUB_INDICES,
     hint_call_record,
 )
+from hintc.hints.sequence import NotASequenceCallError, sequence_call
+from hintc.hints.stub import CellAttributes
 from hintc.ir import SCAN, Graph, Module, Scan
 from hintc.pipeline import PassPipeline
 from hintc.remark import Remark, RemarkKind
-from hintc.stub import CellAttributes, reachable_functions, referenced_functions
 
 __all__ = ["convert_op_hints_to_stubs", "find_all_hinted_output_nodes", "is_ophint_converted"]
 
@@ -64,7 +65,7 @@ def convert_op_hints_to_stubs(
     if not _has_open_hints(given):
         return lower(module)
     sinks = {node.name for node in module.graph if not module.graph.is_used(node)}
-    functions = reachable_functions(module)
+    functions = set(reachable(module))
     remarks = _run(module, "collect-hints")
     plan = _plan(module)
     remarks += plan.remarks
@@ -78,7 +79,7 @@ def convert_op_hints_to_stubs(
 
     StubWriter(module, plan.cells, plan.left, callback).run()
     _sweep(module.graph, sinks)
-    for name in functions - reachable_functions(module):
+    for name in functions - set(reachable(module)):
         del module.functions[name]
     for remark in remarks:
         if remark.kind is RemarkKind.REFUSED:
@@ -200,9 +201,7 @@ def _plan_other_loops(trial: Module, raised: list[Remark], plan: _Plan) -> None:
     for node in trial.graph:
         if node.op == SCAN or hint_call_record(trial, node) is not None:
             continue
-        names = [
-            n for n in referenced_functions(trial, node) if _hinted(trial, trial.functions[n].graph)
-        ]
+        names = [n for n in callees_of(trial, node) if _hinted(trial, trial.functions[n].graph)]
         if names:
             reason = why.get(node.name, f"it is inside '{node.name}' ({node.op})")
             plan.remarks.append(_left(node.name, reason))

@@ -122,12 +122,16 @@ class Module(_Sourced):
         super().__init__(source, make_source)
         self.graph = graph if graph is not None else Graph()
         self.functions: dict[str, Function] = {}
+        self._suffixes: dict[str, int] = {}
 
     def add_function(self, function: Function) -> Function:
         """Put a function into the library, under a name made unique (the function is renamed)."""
-        base, at = function.name, 0
-        while function.name in self.functions:
-            at += 1
+        base = function.name
+        if base in self.functions:
+            at = self._suffixes.get(base, 0) + 1
+            while f"{base}_{at}" in self.functions:
+                at += 1
+            self._suffixes[base] = at
             function.name = f"{base}_{at}"
         self.functions[function.name] = function
         return function

@@ -6,7 +6,9 @@ one such operator. Everything else in the model stays as it is.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hintc.errors import HintcError
@@ -19,6 +21,9 @@ from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.schema import schema
 from hintc.tflite.state import StateMode, StateWriter, read_last_step, read_variable
 from hintc.tflite.weights import WeightStore
+
+_NUMBERED = re.compile(r"input_(\d+)")
+"""Operand slots of a user's op that was declared by its hints alone."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,7 @@ class _Rewriter:
     def _custom(self, call: FusedCall, lowering: CustomLowering) -> list[Operator]:
         op = schema().OperatorT()
         op.opcodeIndex = self.subgraph.model.opcode("CUSTOM", custom=lowering.code)
-        op.inputs = list(call.operands.values())
+        op.inputs = _in_order(call.operands)
         op.outputs = list(call.op.outputs)
         op.customOptions = list(dump_attributes(call.attributes))
         return [op]
@@ -257,6 +262,19 @@ class _Rewriter:
                 widths = (_width(call, state), _output_width(call, lowering))
                 ops += read_variable(call, operands[state.slot], sequence, widths, result)
         return ops
+
+
+def _in_order(operands: Mapping[str, int]) -> list[int]:
+    """Operands of a custom operator: ``input_<k>`` is operand k, -1 where a k is skipped."""
+    numbers = [_NUMBERED.fullmatch(slot) for slot in operands]
+    if not all(numbers):
+        return list(operands.values())
+    by_number = {
+        int(number[1]): tensor
+        for number, tensor in zip(numbers, operands.values(), strict=True)
+        if number
+    }
+    return [by_number.get(k, -1) for k in range(max(by_number, default=-1) + 1)]
 
 
 def _width(call: FusedCall, state: StateSlot) -> int:

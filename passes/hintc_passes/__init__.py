@@ -4,11 +4,13 @@ They reach the core as any plug-in does: the entry point in the group ``hintc.pa
 package, and the registry imports its modules.
 """
 
-# Calls first: what is inside a function is seen only when it is in line. Hints are collected
-# before loops are raised, because a hint says where a step begins and ends. Lengths are peeled
-# before cells are split: the masks cover all cells of a loop at once.
+# Stubs first: what they stand for must be there before anything else looks. Then calls: what is
+# inside a function is seen only when it is in line. Hints are collected before loops are raised,
+# because a hint says where a step begins and ends. Lengths are peeled before cells are split: the
+# masks cover all cells of a loop at once.
 DEFAULT_PIPELINE = ",".join(
     (
+        "import-stubs",
         "inline-functions",
         "remove-training-nodes",
         "fold-constants",

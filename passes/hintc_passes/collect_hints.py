@@ -3,7 +3,7 @@
 Recognises the hints of level 1 in the main graph and in every function it reaches: loop bodies,
 branches, called functions. Makes a PartitionedCall with one operand for each declared argument and
 one result for each declared result; members of a "stack" are packed before and unpacked after it.
-The function's attribute `_hintc_hint` says what the hint said (`hintc.hints.HintRecord`). Hints of
+The function's attribute `_hintc_hint` says what the hint said (`hintc.hints.protocol.HintRecord`). Hints of
 level 2 and above only say how calls connect, so they dissolve.
 
 Constants that the interior reads go into the function; other values that it reads without having
@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hintc.hints import HintCall, read_hints
+from hintc.call_graph import needed_graphs
+from hintc.hints.protocol import HintCall, read_hints
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc.stub import referenced_functions
 from hintc_passes.hinting.call import make_call
 from hintc_passes.hinting.constants import Constants
 from hintc_passes.hinting.region import (
@@ -48,28 +48,11 @@ class CollectHints(Pass):
     def run(self, module: Module) -> PassReport:
         """Collect the hints of the main graph and of all functions that it reaches."""
         report = PassReport()
-        for graph in _innermost_first(module):
+        for graph in needed_graphs(module):
             calls = read_hints(graph)
             if calls:
                 _Collection(module, graph, calls, report).run()
         return report
-
-
-def _innermost_first(module: Module) -> list[Graph]:
-    """The main graph and the bodies it reaches, each after what it calls."""
-    order: dict[str, Graph] = {}
-    visited: set[str] = set()
-    todo = [(name, False) for node in module.graph for name in referenced_functions(module, node)]
-    while todo:
-        name, done = todo.pop()
-        body = module.functions[name].graph
-        if done:
-            order[name] = body
-        elif name not in visited:
-            visited.add(name)
-            todo.append((name, True))
-            todo.extend((n, False) for node in body for n in referenced_functions(module, node))
-    return [*order.values(), module.graph]
 
 
 class _Collection:

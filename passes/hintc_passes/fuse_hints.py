@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hintc.hint_scan import NotASequenceCallError, sequence_call
-from hintc.hints import CELLS, HintRecord, hint_call_record
+from hintc.call_graph import callees_of
+from hintc.hints.protocol import CELLS, HintRecord, hint_call_record
+from hintc.hints.sequence import NotASequenceCallError, sequence_call
 from hintc.inlining import inline_call
 from hintc.ir import SCAN, Graph, Module, Node, Scan
 from hintc.ops import Target
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc.stub import referenced_functions
 from hintc_passes.hinting.fused import NotFusedError, mark_fused, sequence_fusion
 
 _FRAMES = ("Enter", "RefEnter", "Switch", "RefSwitch")
@@ -125,4 +125,4 @@ class FuseHints(Pass):
 
 
 def _functions_below(module: Module, graph: Graph, done: set[Node]) -> list[str]:
-    return [name for n in graph if n not in done for name in referenced_functions(module, n)]
+    return [name for n in graph if n not in done for name in callees_of(module, n)]

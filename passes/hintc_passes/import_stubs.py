@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hintc.errors import HintError
-from hintc.hints import (
+from hintc.hints.protocol import (
     CALL_OP,
     CELLS,
     CONSTANT_PREFIX,
@@ -28,12 +28,7 @@ from hintc.hints import (
     plain_value,
     record_of,
 )
-from hintc.ir import DType, Function, FunctionRef, Graph, Module, Node, Port, Scan
-from hintc.ir.scan import dtype_of
-from hintc.registry import register
-from hintc.remark import PassReport
-from hintc.rewrite import Pass
-from hintc.stub import (
+from hintc.hints.stub import (
     BODY,
     CELL,
     LOOP,
@@ -43,6 +38,11 @@ from hintc.stub import (
     stub_shapes,
     stub_types,
 )
+from hintc.ir import DType, Function, FunctionRef, Graph, Module, Node, Port, Scan
+from hintc.ir.scan import dtype_of
+from hintc.registry import register
+from hintc.remark import PassReport
+from hintc.rewrite import Pass
 from hintc_passes.hinting.cell_step import CellOptions, lstm_scan, rnn_scan, step_count
 from hintc_passes.hinting.opaque import opaque_function
 from hintc_passes.hinting.wrapper import remove_identities

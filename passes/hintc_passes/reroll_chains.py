@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from hintc.call_graph import needed_graphs
 from hintc.graphdef.scan_lowering import remove_unused_functions
-from hintc.hints import called_function, record_of
+from hintc.hints.protocol import called_function, record_of
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport

@@ -7,6 +7,7 @@ tf.keras before `install`.
 
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -33,23 +34,19 @@ images = (centres[labels] + 0.1 * np.random.randn(200, STEPS, INPUT_SIZE)).astyp
 one_hot = np.eye(CLASSES, dtype="float32")[labels]
 
 
-def build_lstm_layer(num_layers):
+def build_lstm_layer(num_layers: int) -> Any:
     lstm_layers = []
     for i in range(num_layers):
         lstm_layers.append(
-            tf.lite.experimental.nn.TFLiteLSTMCell(
-                num_units=UNITS, name="rnn{}".format(i), forget_bias=1.0
-            )
+            tf.lite.experimental.nn.TFLiteLSTMCell(num_units=UNITS, name=f"rnn{i}", forget_bias=1.0)
         )
     return tf.keras.layers.StackedRNNCells(lstm_layers)
 
 
-def build_model():
+def build_model() -> Any:
     x = tf.placeholder("float", [None, STEPS, INPUT_SIZE], name="INPUT_IMAGE")
     inputs = tf.transpose(x, perm=[1, 0, 2])
-    outputs, _ = tf.lite.experimental.nn.dynamic_rnn(
-        build_lstm_layer(2), inputs, dtype="float32"
-    )
+    outputs, _ = tf.lite.experimental.nn.dynamic_rnn(build_lstm_layer(2), inputs, dtype="float32")
     outputs = tf.unstack(outputs, axis=0)
     out_weight = tf.Variable(tf.random_normal([UNITS, CLASSES]))
     out_bias = tf.Variable(tf.random_normal([CLASSES]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hintc.hints import (
+from hintc.hints.protocol import (
     CONSTANT_PREFIX,
     RECORD,
     STACK,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hintc.hints import is_hint
+from hintc.hints.protocol import is_hint
 from hintc.ir import Graph, Node, Port
 from hintc.ir.opdefs import lookup
 

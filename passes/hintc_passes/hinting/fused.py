@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hintc.errors import HintcError
-from hintc.hint_scan import SequenceCall, last_step
-from hintc.hints import CONSTANT_PREFIX, RECORD, HintRecord, called_function
+from hintc.hints.protocol import CONSTANT_PREFIX, RECORD, HintRecord, called_function
+from hintc.hints.sequence import SequenceCall, last_step
 from hintc.ir import FunctionRef, Fusion, Graph, Module, Node, Port
 from hintc.ir.scan import dtype_of
 from hintc.ops import PREFIX, FusedOp, Target, declared

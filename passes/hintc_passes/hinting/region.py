@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from hintc.hints import HintCall, is_hint
+from hintc.hints.protocol import HintCall, is_hint
 from hintc.ir import RESULT, Graph, Node
 from hintc.ir.opdefs import lookup
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hintc.hints import OUTPUT_INDEX, HintCall, hint_call_record, strip_hint
+from hintc.call_graph import callees_of
+from hintc.hints.protocol import OUTPUT_INDEX, HintCall, hint_call_record, strip_hint
 from hintc.ir import Graph, Module, Node, Port
 from hintc.remark import PassReport
-from hintc.stub import referenced_functions
 
 # list of the mappings -> (key of the child's index, which child, which side of it)
 _CHECKED = (
@@ -74,7 +74,7 @@ def remove_identities(graph: Graph, nodes: Sequence[Node]) -> None:
 def _inner_calls(module: Module, interior: Sequence[Node]) -> Iterator[tuple[str, Indices]]:
     """Collected calls in the functions that the interior calls: name and indices."""
     seen: set[str] = set()
-    todo = [name for node in reversed(interior) for name in referenced_functions(module, node)]
+    todo = [name for node in reversed(interior) for name in callees_of(module, node)]
     while todo:
         name = todo.pop()
         if name in seen:
@@ -91,7 +91,7 @@ def _inner_calls(module: Module, interior: Sequence[Node]) -> Iterator[tuple[str
                     },
                 )
             else:
-                todo.extend(referenced_functions(module, node))
+                todo.extend(callees_of(module, node))
 
 
 def _own_calls(

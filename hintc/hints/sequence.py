@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hintc.hints import FIRST, LAST, STACK, HintRecord, hint_call_record
+from hintc.hints.protocol import FIRST, LAST, STACK, HintRecord, hint_call_record
 from hintc.ir import (
     ARG,
     RESULT,

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from hintc.errors import HintError
-from hintc.hints import STUB_INDICES
-from hintc.ir import DType, FunctionRef, Module, Node, Shape
+from hintc.hints.protocol import STUB_INDICES
+from hintc.ir import DType, Node, Shape
 
 BODY = "_hintc_body"
 """FunctionRef: the call's function, or the step function of a loop (then with `LOOP`)."""
@@ -29,7 +29,6 @@ OUTPUT_TYPES = "_output_types"
 OUTPUT_SHAPES = "_output_shapes"
 OUTPUT_QUANTIZED = "_output_quantized"
 
-_REFERENCES = ("f", "body", "cond", "then_branch", "else_branch", "branches", BODY)
 
 CellAttributes = Mapping[str, bool | int | float | str]
 
@@ -111,28 +110,3 @@ def stub_shapes(node: Node) -> tuple[Shape, ...]:
     return tuple(
         s for s in (listed if isinstance(listed, tuple) else (listed,)) if isinstance(s, Shape)
     )
-
-
-def referenced_functions(module: Module, node: Node) -> list[str]:
-    """Names of the library functions that a node calls."""
-    found = [node.op] if node.op in module.functions else []
-    for key in _REFERENCES:
-        if key in node.attributes:
-            value = node.attributes[key]
-            for ref in value if isinstance(value, tuple) else (value,):
-                if isinstance(ref, FunctionRef) and ref.name in module.functions:
-                    found.append(ref.name)
-    return found
-
-
-def reachable_functions(module: Module) -> set[str]:
-    """Names of the library functions that the main graph calls, directly or not."""
-    seen: set[str] = set()
-    todo = [name for node in module.graph for name in referenced_functions(module, node)]
-    while todo:
-        name = todo.pop()
-        if name not in seen:
-            seen.add(name)
-            for node in module.functions[name].graph:
-                todo.extend(referenced_functions(module, node))
-    return seen

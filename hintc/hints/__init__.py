@@ -1,0 +1,1 @@
+"""Hints in a graph: the protocol, collected calls that are sequences, stubs."""
