@@ -212,10 +212,7 @@ def digits(multi: bool = False, transposed: bool = False, units: int = 64) -> Bu
         cells = [hintc.TFLiteLSTMCell(units, name=f"rnn{n}") for n in (1, 2)]
         cell = MultiRNNCell(cells) if multi else tf_keras.layers.StackedRNNCells(cells)
         y, _ = hintc.dynamic_rnn(cell, tf.transpose(x, [1, 0, 2]), dtype="float32")
-        if transposed:
-            last = tf.unstack(tf.transpose(y, [1, 0, 2]), axis=1)[-1]
-        else:
-            last = y[-1]
+        last = tf.unstack(tf.transpose(y, [1, 0, 2]), axis=1)[-1] if transposed else y[-1]
         w, b = v1.get_variable("out_w", [units, 10]), v1.get_variable("out_b", [10])
         return [tf.nn.softmax(tf.matmul(last, w) + b, name="OUTPUT_CLASS")]
 

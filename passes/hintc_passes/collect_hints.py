@@ -3,8 +3,8 @@
 Recognises the hints of level 1 in the main graph and in every function it reaches: loop bodies,
 branches, called functions. Makes a PartitionedCall with one operand for each declared argument and
 one result for each declared result; members of a "stack" are packed before and unpacked after it.
-The function's attribute `_hintc_hint` says what the hint said (`hintc.hints.protocol.HintRecord`). Hints of
-level 2 and above only say how calls connect, so they dissolve.
+The function's attribute `_hintc_hint` says what the hint said (`hintc.hints.protocol.HintRecord`).
+Hints of level 2 and above only say how calls connect, so they dissolve.
 
 Constants that the interior reads go into the function; other values that it reads without having
 been declared become further operands. Refuses a hint that is not closed: whose interior is needed
