@@ -1,6 +1,5 @@
 """The rewrite engine: names, control edges, provenance, what escapes, ends and scales."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from hintc.pattern import Match, OpBuilder
 from hintc.rewrite import Emitter, Refusal, RewritePass, RewriteReport
 from hintc.text import parse_module
 from hintc.verify import verify
+from work import calls_made
 
 
 @dataclass(frozen=True)
@@ -280,12 +280,13 @@ def chain(length: int) -> Module:
 
 
 def test_cost_is_linear_in_the_graph() -> None:
-    def seconds(length: int) -> float:
+    def work(length: int) -> int:
         module = chain(length)
-        start = time.process_time()
-        assert FuseTanh().run(module).counts == {"rewritten": length}
-        return time.process_time() - start
 
-    seconds(100)
-    short, long = seconds(500), seconds(4000)
-    assert long < 8 * short * 3
+        def run() -> None:
+            assert FuseTanh().run(module).counts == {"rewritten": length}
+
+        return calls_made(run)
+
+    work(100)  # definitions are looked up on first use
+    assert work(2000) < 4 * work(500) * 1.1
