@@ -1,6 +1,5 @@
 """inline-functions, and the inlining and outlining it stands on."""
 
-import time
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from hintc.outlining import outline
 from hintc.text import parse_module
 from hintc.verify import verify
 from pass_cases import check_meaning, lines, run
+from work import calls_made
 
 CALL = """
 graph (%x) {
@@ -267,12 +267,10 @@ def many_calls(count: int) -> Module:
 def test_cost_is_linear() -> None:
     from hintc.pipeline import PassPipeline
 
-    def seconds(count: int) -> float:
+    def work(count: int) -> int:
         module = many_calls(count)
-        start = time.process_time()
-        PassPipeline.parse("inline-functions").run(module, verify_each=False)
-        return time.process_time() - start
+        step = PassPipeline.parse("inline-functions")
+        return calls_made(lambda: step.run(module, verify_each=False))
 
-    seconds(50)
-    short, long = seconds(500), seconds(4000)
-    assert long < 8 * short * 3
+    work(50)  # definitions are looked up on first use
+    assert work(1000) < 4 * work(250) * 1.1

@@ -25,6 +25,7 @@ from recurrences import (
     weights,
     zero_state,
 )
+from work import calls_made
 
 Step = Callable[[Emitter, int, Port, tuple[Port, ...], dict[str, Port]], tuple[Port, ...]]
 """(emitter, t, x, states, parameters) -> next states; the first is the output."""
@@ -180,14 +181,10 @@ def test_a_users_own_hint_keeps_its_call() -> None:
     assert not report.remarks
 
 
-def test_time_grows_linearly() -> None:
-    import time
-
-    def seconds(steps: int) -> float:
+def test_cost_grows_linearly() -> None:
+    def work(steps: int) -> int:
         module = model(lstm_like, 2, steps=steps)
-        start = time.perf_counter()
-        assert RerollChains().run(module).changed
-        return time.perf_counter() - start
+        return calls_made(lambda: RerollChains().run(module))
 
-    seconds(5)
-    assert seconds(400) < 40 * max(seconds(50), 0.01)  # quadratic would be 64
+    work(5)  # definitions are looked up on first use
+    assert work(400) < 4 * work(100) * 1.1
