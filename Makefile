@@ -47,8 +47,10 @@ check: $(STAMP) ## format, lint, types, tests, one after the other
 	$(BIN)/python -m pytest --ignore=tests/test_static.py $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## measure speed (pytest-benchmark; results in .benchmarks/)
-	$(BIN)/python -m pytest benchmarks -n0 --benchmark-enable --benchmark-only --benchmark-autosave $(ARGS)
+bench: $(STAMP) ## measure speed beside peers; prints times, ratios and growth
+	@for script in benchmarks/bench_*.py; do \
+	    echo "== $$script"; $(BIN)/python "$$script" $(ARGS) 2> >(grep -v -e '^[IW]0' -e '^WARNING' >&2); \
+	done
 
 .PHONY: format
 format: $(STAMP) ## format the code, fix what ruff can fix

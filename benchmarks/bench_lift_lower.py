@@ -1,24 +1,18 @@
 """lift + lower beside TensorFlow's own remove_training_nodes, and how both grow with the graph.
 
 Each round measures one after the other, so that both see the same machine; the ratio is that of
-the fastest rounds. ``python benchmarks/bench_lift_lower.py`` prints the table, ``make bench`` also
-fails where lift and lower take more than twice as long, or grow faster than linearly.
+the fastest rounds.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from measuring import exponent, seconds
 
 SIZES = (5_000, 10_000, 25_000, 50_000, 100_000)
-SIZE = 50_000
-ROUNDS = 5
-LARGEST_RATIO = 2.0
-LARGEST_EXPONENT = 1.2
+ROUNDS = 3
 
 
 def chain(nodes: int) -> Any:
@@ -43,13 +37,6 @@ def chain(nodes: int) -> Any:
     return graph_def
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def measure(nodes: int, rounds: int = ROUNDS) -> tuple[float, float]:
     """Seconds of lift + lower and of remove_training_nodes, on the same graph, each the fastest."""
     import tensorflow as tf
@@ -64,26 +51,6 @@ def measure(nodes: int, rounds: int = ROUNDS) -> tuple[float, float]:
     ]
     ours, theirs = (min(times) for times in zip(*pairs, strict=True))
     return ours, theirs
-
-
-def exponent(sizes: tuple[int, ...], times: list[float]) -> float:
-    """Slope of time over size, both logarithmic: 1 is linear growth."""
-    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
-
-
-def test_lift_and_lower_cost_at_most_twice_remove_training_nodes(benchmark: Any) -> None:
-    ours, theirs = benchmark.pedantic(measure, args=(SIZE,), rounds=1)
-    benchmark.extra_info["ratio"] = ours / theirs
-    assert ours / theirs <= LARGEST_RATIO, f"{ours:.3f} s against {theirs:.3f} s"
-
-
-def test_lift_and_lower_grow_linearly(benchmark: Any) -> None:
-    def growth() -> float:
-        return exponent(SIZES, [measure(nodes, 3)[0] for nodes in SIZES])
-
-    found = benchmark.pedantic(growth, rounds=1)
-    benchmark.extra_info["exponent"] = found
-    assert found <= LARGEST_EXPONENT
 
 
 def main() -> None:
