@@ -6,7 +6,7 @@ import numpy as np
 
 from hintc.graphdef import lift
 from hintc.graphdef.emit import Emitter
-from hintc.graphdef.shapes import UNKNOWN, infer_results, infer_shapes
+from hintc.graphdef.shapes import UNKNOWN, infer_results, infer_shapes, shapes_remembered
 from hintc.ir import DType, Function, FunctionRef, Module, Port, Shape
 from recurrences import DEPTH, STEPS, UNITS, placeholder, rnn_model, traced, weights
 
@@ -77,3 +77,20 @@ def test_loop_steps() -> None:
     found = infer_shapes(module, module.graph, [Port(scan, 1)])
     assert found[Port(scan, 1)].rank == 3
     assert STEPS > 0
+
+
+def test_a_pass_may_remember_but_not_what_was_changed() -> None:
+    module = Module()
+    graph = module.graph
+    wide, narrow = (
+        Port(graph.add("Placeholder", (), {"dtype": DType.FLOAT, "shape": Shape((-1, width))}))
+        for width in (8, 3)
+    )
+    relu = Port(graph.add("Relu", [wide], {"T": DType.FLOAT}))
+    reader = Port(graph.add("Tanh", [relu], {"T": DType.FLOAT}))
+    with shapes_remembered():
+        assert infer_shapes(module, graph, [relu])[relu] == Shape((-1, 8))
+        assert infer_shapes(module, graph, [reader])[reader] == Shape((-1, 8)), "from what is known"
+        graph.set_operand(relu.node, 0, narrow)
+        assert infer_shapes(module, graph, [relu])[relu] == Shape((-1, 3))
+    assert infer_shapes(module, graph, [reader])[reader] == Shape((-1, 3)), "nothing is kept"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeAlias
+from weakref import WeakKeyDictionary
 
 from hintc.call_graph import callees
 from hintc.errors import HintcError
@@ -23,15 +27,34 @@ from hintc.ir import (
     Scan,
     Shape,
     Tensor,
-    producers,
 )
+from hintc.ir.opdefs import result_dtypes
 from hintc.ir.scan import dtype_of
 
+_State: TypeAlias = tuple[tuple[Port, ...], frozenset[str]]
+_Memory: TypeAlias = WeakKeyDictionary[Node, tuple[_State, dict[int, Shape]]]
+"""Shapes found, by node and result, with the operands and attributes that they were found for."""
+_memory: ContextVar[_Memory | None] = ContextVar("shapes", default=None)
+_FLOATS = (DType.FLOAT, DType.HALF, DType.DOUBLE, DType.BFLOAT16)
 UNKNOWN = Shape(None)
 """The shape of a value about which nothing is known."""
 _CYCLIC = frozenset({"NextIteration", "RefNextIteration"})
 _LARGE = 256
 """Constants with more elements than this enter the inference as their shape only."""
+
+
+@contextmanager
+def shapes_remembered() -> Iterator[None]:
+    """Within it, what was found of a main graph is not asked again: a pass stays linear.
+
+    For passes, which keep what values mean: only a node that is itself changed is forgotten, not
+    those that read it.
+    """
+    token = _memory.set(WeakKeyDictionary())
+    try:
+        yield
+    finally:
+        _memory.reset(token)
 
 
 def infer_shapes(
@@ -55,10 +78,13 @@ def infer_shapes(
         graph (e.g. an unknown op).
     """
     ports = list(dict.fromkeys(wanted))
-    known = {port: shape for port in ports if (shape := _stated(port)) is not None}
+    known = {port: shape for port in ports if (shape := _known(port)) is not None}
     rest = [port for port in ports if port not in known]
     if rest:
-        known.update(_ask_tensorflow(module, graph, rest, args))
+        found = _ask_tensorflow(module, graph, rest, args)
+        if not any(arg.op == ARG for arg in graph.args):
+            _remember(found)
+        known.update(found)
     return {port: known.get(port, UNKNOWN) for port in ports}
 
 
@@ -67,6 +93,31 @@ def infer_results(module: Module, graph: Graph, args: Sequence[Shape]) -> list[S
     ports = [result.operands[0] for result in graph.results]
     shapes = infer_shapes(module, graph, ports, args)
     return [shapes[port] for port in ports]
+
+
+def _remember(found: Mapping[Port, Shape]) -> None:
+    """Only float values: of an integer the elements may matter to a shape, not its own alone."""
+    kept = _memory.get()
+    if kept is None:
+        return
+    for port, shape in found.items():
+        dtypes = result_dtypes(port.node)
+        if dtypes is not None and dtypes[port.index] in _FLOATS:
+            at, shapes = _memory_of(port.node)
+            kept[port.node] = (at, {**shapes, port.index: shape})
+
+
+def _memory_of(node: Node) -> tuple[_State, dict[int, Shape]]:
+    """What is remembered of a node that has not been changed since."""
+    state = (node.operands, node.attributes.touched)
+    at, shapes = (_memory.get() or {}).get(node, (state, {}))
+    return (at, shapes) if all(a is b for a, b in zip(at, state, strict=True)) else (state, {})
+
+
+def _known(port: Port) -> Shape | None:
+    """The shape that the node states, or that was found before."""
+    stated = _stated(port)
+    return stated if stated is not None else _memory_of(port.node)[1].get(port.index)
 
 
 def _stated(port: Port) -> Shape | None:
@@ -85,11 +136,14 @@ def _ask_tensorflow(
 ) -> dict[Port, Shape]:
     part = Module()
     try:
-        needed = producers(wanted)
+        needed, known = _needed(wanted)
         if any(node.op in _CYCLIC for node in needed):
             return {}
         values = _stand_ins(part.graph, graph, needed, args)
         inner = [node for node in graph if node in needed and Port(node) not in values]
+        for port, shape in known.items():
+            attributes: dict[str, AttributeValue] = {"dtype": dtype_of(port), "shape": shape}
+            values[port] = Port(part.graph.add("Placeholder", (), attributes, name="known"))
         copies = graft(inner, part.graph, values)
         ports = {port: values.get(port) or Port(copies[port.node], port.index) for port in wanted}
         # a node that only reads the wanted values keeps track of them while calls are inlined
@@ -101,6 +155,25 @@ def _ask_tensorflow(
         return _import(part, ports)
     except (HintcError, KeyError, ValueError):
         return {}
+
+
+def _needed(wanted: Sequence[Port]) -> tuple[set[Node], dict[Port, Shape]]:
+    """The nodes that `wanted` depend on, up to values whose shape is remembered."""
+    known: dict[Port, Shape] = {}
+    found: set[Node] = set()
+    pending = [port.node for port in wanted]
+    while pending:
+        node = pending.pop()
+        if node in found:
+            continue
+        found.add(node)
+        for port in node.operands:
+            shape = _memory_of(port.node)[1].get(port.index)
+            if shape is None:
+                pending.append(port.node)
+            else:
+                known[port] = shape
+    return found, known
 
 
 def _stand_ins(

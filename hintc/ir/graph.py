@@ -56,6 +56,7 @@ class Node:
     """
 
     __slots__ = (
+        "__weakref__",
         "_controls",
         "_name",
         "_operands",

@@ -21,6 +21,7 @@ from hintc.graphdef.scan_lowering import (
     scan_to_while,
     unroll_scan,
 )
+from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import SCAN, Graph, Module, Node, Port, Scan
 from hintc.registry import register
 from hintc.remark import PassReport
@@ -48,6 +49,7 @@ class ChooseForm(Pass):
     optimize_for: Literal["size", "latency"] = "size"
     max_trip: int = 128
 
+    @shapes_remembered()
     def run(self, module: Module) -> PassReport:
         """Write every Scan that the main graph reaches in its form."""
         report = PassReport()

@@ -18,7 +18,7 @@ import numpy as np
 from hintc.call_graph import needed_graphs
 from hintc.graphdef.emit import Emitter
 from hintc.graphdef.scan_lowering import remove_unused_functions
-from hintc.graphdef.shapes import infer_results, infer_shapes
+from hintc.graphdef.shapes import infer_results, infer_shapes, shapes_remembered
 from hintc.ir import SCAN, DType, Graph, Module, Node, Port, Scan, Shape, producers
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
@@ -38,6 +38,7 @@ class PeelLengths(Pass):
 
     name: ClassVar[str] = "peel-lengths"
 
+    @shapes_remembered()
     def run(self, module: Module) -> PassReport:
         """Peel every such Scan that the main graph reaches."""
         report = PassReport()

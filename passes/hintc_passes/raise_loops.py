@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from hintc.call_graph import needed_graphs
 from hintc.errors import VerifyError
+from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
@@ -32,6 +33,7 @@ class RaiseLoops(Pass):
 
     name: ClassVar[str] = "raise-loops"
 
+    @shapes_remembered()
     def run(self, module: Module) -> PassReport:
         """Raise every loop that the main graph reaches, inner loops first."""
         report = PassReport()

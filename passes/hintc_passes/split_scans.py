@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from hintc.call_graph import needed_graphs
 from hintc.graphdef.scan_lowering import remove_unused_functions
+from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import SCAN, Graph, Module, Node, Port, Scan
 from hintc.ir.opdefs import is_stateful
 from hintc.registry import register
@@ -33,6 +34,7 @@ class SplitScans(Pass):
 
     name: ClassVar[str] = "split-scans"
 
+    @shapes_remembered()
     def run(self, module: Module) -> PassReport:
         """Split every such Scan that the main graph reaches."""
         report = PassReport()
