@@ -110,7 +110,8 @@ def _remember(found: Mapping[Port, Shape]) -> None:
 def _memory_of(node: Node) -> tuple[_State, dict[int, Shape]]:
     """What is remembered of a node that has not been changed since."""
     state = (node.operands, node.attributes.touched)
-    at, shapes = (_memory.get() or {}).get(node, (state, {}))
+    kept = _memory.get()
+    at, shapes = kept.get(node, (state, {})) if kept is not None else (state, {})
     return (at, shapes) if all(a is b for a, b in zip(at, state, strict=True)) else (state, {})
 
 
