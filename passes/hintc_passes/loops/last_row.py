@@ -28,7 +28,7 @@ class LastRow:
         variable: the list.
         state: number of the final state that is the row, None if the last output is it.
         blank: shape of the zeros that the row is if the loop makes no step; None if a step is
-            certain, or the state starts as zeros, or TensorFlow fails then.
+            certain, or the state is those zeros then, or TensorFlow fails.
     """
 
     variable: Variable
@@ -44,9 +44,16 @@ class LastRow:
         """
         row = source_of(variable.items[0].operands[2])
         same = next((k for k, state in enumerate(states) if state.next == row), None)
-        if not trip.may_be_zero or (same is not None and is_zeros(states[same].first)):
+        if not trip.may_be_zero:
             return cls(variable, same, None)
-        blank = _element_shape(variable)
+        try:
+            blank = _element_shape(variable)
+        except Refusal:
+            if same is None or not is_zeros(states[same].first):
+                raise
+            return cls(variable, same, None)
+        # a fused kernel has no final state after no steps, so the outputs are read even where
+        # the state starts as zeros
         return cls(variable, same if blank is None else None, blank)
 
     def read(self, emit: Emitter, rows: Port) -> Port:
