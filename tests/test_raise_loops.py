@@ -187,6 +187,53 @@ def test_no_steps_leave_a_row_of_zeros(shift: bool) -> None:
     check_same(graph_def, module, 4, feeds(2, 0), feeds(2, 1), feeds(2, 4))
 
 
+def masked_loop(x: Any, *, first: float | None = None) -> list[Any]:
+    """[y, h] of a loop that carries its last output beside h; both keep where x[0] < 0."""
+    length = tf.shape(x)[0]
+    items = tf.TensorArray(tf.float32, length, element_shape=[None, DEPTH]).unstack(x)
+    h = tf.zeros([tf.shape(x)[1], UNITS])
+    y = tf.zeros_like(cell(x[0], h))
+    y = y if first is None else y + first
+
+    def body(t: Any, y: Any, h: Any) -> Any:
+        row = items.read(t)
+        new = cell(row, h)
+        return t + 1, tf.where(row[:, :1] >= 0.0, new, y), tf.where(row[:, :1] >= 0.0, new, h)
+
+    return list(tf.while_loop(lambda t, y, h: t < length, body, [0, y, h])[1:])
+
+
+@pytest.mark.parametrize("spec", [SEQUENCE, FIXED])
+def test_equal_states_are_carried_once(spec: Any) -> None:
+    graph_def = traced(masked_loop, x=spec)
+    module, report = raised(graph_def)
+    assert report.changed
+    assert len(only_scan(module).states) == 1
+    assert not [n for n in module.graph if n.op == "ZerosLike"]
+    check_same(graph_def, module, 2, feeds(1), feeds(3))
+
+
+def test_states_that_start_different_stay_two() -> None:
+    graph_def = traced(lambda x: masked_loop(x, first=1.0), x=SEQUENCE)
+    module, report = raised(graph_def)
+    assert report.changed
+    assert len(only_scan(module).states) == 2
+    check_same(graph_def, module, 2, feeds(3))
+
+
+def test_states_of_perhaps_different_shapes_stay_two() -> None:
+    def build(x: Any, z: Any) -> list[Any]:
+        start = [0, tf.zeros_like(z), tf.zeros([tf.shape(x)[1], DEPTH])]
+        body = lambda t, a, b: (t + 1, a * x[t], b * x[t])  # noqa: E731
+        kept = [tf.TensorShape([]), tf.TensorShape([None, DEPTH]), tf.TensorShape([None, DEPTH])]
+        return list(tf.while_loop(lambda t, a, b: t < 3, body, start, shape_invariants=kept)[1:])
+
+    graph_def = traced(build, x=SEQUENCE, z=tf.TensorSpec([None, DEPTH], tf.float32))
+    module, report = raised(graph_def)
+    assert [n for n in module.graph if n.op == "ZerosLike"]
+    assert not report.changed or len(only_scan(module).states) == 2
+
+
 def stops_early(x: Any) -> list[Any]:
     """Keeps h beyond the longest length, but the row that was written last is read."""
     lengths = tf.constant([1, 2])

@@ -9,6 +9,7 @@ from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_results, infer_shapes
 from hintc.ir import AttributeValue, DType, Function, FunctionRef, Module, Node, Port, Scan, Shape
 from hintc.ir.scan import dtype_of
+from hintc_passes.loops.equal_states import merge_states
 from hintc_passes.loops.last_row import LastRow
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.trip_count import TripCount, sequences_of
@@ -23,7 +24,7 @@ def raise_loop(module: Module, loop: WhileLoop) -> Node:
         Refusal: it is no Scan; nothing was changed.
     """
     try:
-        return _Raising(module, loop).run()
+        return merge_states(module, loop.graph, _Raising(module, loop).run())
     finally:
         sweep(loop.graph, loop.hoisted)
 
