@@ -103,10 +103,8 @@ SEQUENCE = {"return_sequences": True}
 CASES: dict[str, Case] = {
     "lstm": Case(lstm(), lstms=1),
     "lstm sequence": Case(lstm(**SEQUENCE), lstms=1),
-    "lstm one step": Case(lstm(), lstms=1, steps=1),
     "lstm no bias": Case(lstm(use_bias=False), lstms=1),
     "lstm relu": Case(lstm(activation="relu"), lstms=1),
-    "lstm backwards": Case(lstm(go_backwards=True), lstms=1),
     "lstm backwards sequence": Case(lstm(go_backwards=True, **SEQUENCE), lstms=1),
     "lstm states": Case(lstm(return_state=True), lstms=1),
     "lstm sequence and states": Case(lstm(return_state=True, **SEQUENCE), lstms=1),
@@ -119,13 +117,11 @@ CASES: dict[str, Case] = {
     "both ways dynamic time": Case(both_ways(lstm()), lstms=2, steps=None),
     "encoder decoder": Case(encoder_decoder, lstms=2),
     "cell": Case(cells(UNITS), lstms=1),
-    "cell dynamic time": Case(cells(UNITS), lstms=1, steps=None),
     "stacked cells": Case(cells(UNITS, 5), lstms=2),
     "convolution first": Case(
         chain(lambda k: k.Conv1D(4, 2), lambda k: k.BatchNormalization(), lstm()), lstms=1
     ),
     "rnn": Case(simple_rnn(), rnns=1),
-    "rnn sequence": Case(simple_rnn(**SEQUENCE), rnns=1),
     "rnn dynamic time": Case(simple_rnn(), rnns=1, steps=None),
     "hard sigmoid": Case(lstm(recurrent_activation="hard_sigmoid"), loops=1),
     "gru": Case(gru(), loops=1),
