@@ -146,6 +146,112 @@ def test_a_loop_inside_a_loop() -> None:
     check_same(graph_def, module, 3, feeds(2, 4))
 
 
+def last_loop(
+    x: Any, *, rows: int = 1, batch: int | None = None, shift: bool = False, at: int = 0
+) -> list[Any]:
+    """[the stacked list, its row -1, h]: each step writes the same row of a list; h starts as 1."""
+    length = tf.shape(x)[0]
+    items = tf.TensorArray(tf.float32, length, element_shape=[None, DEPTH]).unstack(x)
+    out = tf.TensorArray(tf.float32, rows, element_shape=[batch, UNITS])
+    h = tf.ones([tf.shape(x)[1], UNITS])
+    if batch is not None:
+        h = tf.ensure_shape(h, [batch, UNITS])
+
+    def body(t: Any, h: Any, out: Any) -> Any:
+        following = cell(items.read(t), h)
+        return t + 1, following, out.write(at, following * 2.0 if shift else following)
+
+    _, h, out = tf.while_loop(lambda t, h, out: t < length, body, [0, h, out])
+    stacked = out.stack()
+    return [stacked, stacked[-1], stacked[0], h]
+
+
+@pytest.mark.parametrize("spec", [SEQUENCE, FIXED])
+@pytest.mark.parametrize("shift", [False, True])
+def test_a_list_of_the_last_row_only(spec: Any, shift: bool) -> None:
+    graph_def = traced(lambda x: last_loop(x, shift=shift), x=spec)
+    module, report = raised(graph_def)
+    assert report.counts == {"raised": 1}
+    assert not remaining(module)
+    assert len(only_scan(module).reverse_ys) == (1 if shift else 0)
+    cases = [feeds(1), feeds(3)] + ([feeds(2, 1)] if spec is SEQUENCE else [])
+    check_same(graph_def, module, 4, *cases)
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_no_steps_leave_a_row_of_zeros(shift: bool) -> None:
+    spec = tf.TensorSpec([None, 2, DEPTH], tf.float32)
+    graph_def = traced(lambda x: last_loop(x, batch=2, shift=shift), x=spec)
+    module, report = raised(graph_def)
+    assert report.changed
+    check_same(graph_def, module, 4, feeds(2, 0), feeds(2, 1), feeds(2, 4))
+
+
+def masked_loop(x: Any, *, first: float | None = None) -> list[Any]:
+    """[y, h] of a loop that carries its last output beside h; both keep where x[0] < 0."""
+    length = tf.shape(x)[0]
+    items = tf.TensorArray(tf.float32, length, element_shape=[None, DEPTH]).unstack(x)
+    h = tf.zeros([tf.shape(x)[1], UNITS])
+    y = tf.zeros_like(cell(x[0], h))
+    y = y if first is None else y + first
+
+    def body(t: Any, y: Any, h: Any) -> Any:
+        row = items.read(t)
+        new = cell(row, h)
+        return t + 1, tf.where(row[:, :1] >= 0.0, new, y), tf.where(row[:, :1] >= 0.0, new, h)
+
+    return list(tf.while_loop(lambda t, y, h: t < length, body, [0, y, h])[1:])
+
+
+@pytest.mark.parametrize("spec", [SEQUENCE, FIXED])
+def test_equal_states_are_carried_once(spec: Any) -> None:
+    graph_def = traced(masked_loop, x=spec)
+    module, report = raised(graph_def)
+    assert report.changed
+    assert len(only_scan(module).states) == 1
+    assert not [n for n in module.graph if n.op == "ZerosLike"]
+    check_same(graph_def, module, 2, feeds(1), feeds(3))
+
+
+def test_states_that_start_different_stay_two() -> None:
+    graph_def = traced(lambda x: masked_loop(x, first=1.0), x=SEQUENCE)
+    module, report = raised(graph_def)
+    assert report.changed
+    assert len(only_scan(module).states) == 2
+    check_same(graph_def, module, 2, feeds(3))
+
+
+def test_states_of_perhaps_different_shapes_stay_two() -> None:
+    def build(x: Any, z: Any) -> list[Any]:
+        start = [0, tf.zeros_like(z), tf.zeros([tf.shape(x)[1], DEPTH])]
+        body = lambda t, a, b: (t + 1, a * x[t], b * x[t])  # noqa: E731
+        kept = [tf.TensorShape([]), tf.TensorShape([None, DEPTH]), tf.TensorShape([None, DEPTH])]
+        return list(tf.while_loop(lambda t, a, b: t < 3, body, start, shape_invariants=kept)[1:])
+
+    graph_def = traced(build, x=SEQUENCE, z=tf.TensorSpec([None, DEPTH], tf.float32))
+    module, report = raised(graph_def)
+    assert [n for n in module.graph if n.op == "ZerosLike"]
+    assert not report.changed or len(only_scan(module).states) == 2
+
+
+def stops_early(x: Any) -> list[Any]:
+    """Keeps h beyond the longest length, but the row that was written last is read."""
+    lengths = tf.constant([1, 2])
+    items = tf.TensorArray(tf.float32, 5, element_shape=[None, DEPTH]).unstack(x)
+    out = tf.TensorArray(tf.float32, 1, element_shape=[None, UNITS])
+    h = tf.zeros([2, UNITS])
+    bound = tf.minimum(tf.shape(x)[0], tf.maximum(1, tf.reduce_max(lengths)))
+
+    def body(t: Any, h: Any, out: Any) -> Any:
+        ended = t >= lengths
+        new = cell(items.read(t), h)
+        y = tf.raw_ops.Select(condition=ended, x=tf.zeros([2, UNITS]), y=new)
+        h = tf.raw_ops.Select(condition=ended, x=h, y=new)
+        return t + 1, h, out.write(0, y)
+
+    return [tf.while_loop(lambda t, h, out: t < bound, body, [0, h, out])[2].stack()]
+
+
 def random_step(t: Any, row: Any, h: Any) -> tuple[Any, Any]:
     return (cell(row, h) + tf.random.uniform(tf.shape(h)),) * 2
 
@@ -168,6 +274,9 @@ REFUSED: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
             ],
         )[1:],
     ),
+    "last row of early stop": ("loop-length", stops_early),
+    "second row": ("loop-list", lambda x: last_loop(x, rows=2, at=1)),
+    "first of two rows": ("loop-list", lambda x: last_loop(x, rows=2)),
     "data dependent": (
         "loop-condition",
         lambda x: tf.while_loop(

@@ -3,7 +3,8 @@
 Recognises While and StatelessWhile whose condition is ``index < bound`` (several joined by And),
 where each variable of the loop is an index that counts 0, 1, 2, …, a TensorList read or written
 at the index, a value that never changes, or a carried state. The lists disappear: the Scan reads
-the tensor behind a list and gives the stacked rows.
+the tensor behind a list and gives the stacked rows; a list of one row that every step overwrites
+becomes the last row. States that provably stay equal are carried once.
 
 Refuses, with a remark, and leaves the loop alone: loops whose number of steps is not known when
 they start, lists used in any other way, side effects, states that change their shape.

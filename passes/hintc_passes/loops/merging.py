@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from hintc.ir import Graph, Node, Port
 from hintc.ir.opdefs import is_stateful
 
 
-def merge_equal(graph: Graph) -> dict[Port, Port]:
+def merge_equal(graph: Graph, equal: Mapping[Port, Port] | None = None) -> dict[Port, Port]:
     """For each value the first in topological order that is provably equal; linear.
 
     Two stateless nodes are equal if op, attributes and operands are; Identity is its operand.
     Underscored attributes (hints, shapes found by others) and devices say nothing about values.
+
+    Args:
+        graph: is not changed.
+        equal: arguments that are taken to equal others.
     """
     first: dict[Hashable, Node] = {}
-    found: dict[Port, Port] = {}
+    found: dict[Port, Port] = dict(equal or {})
     for node in graph.topological():
         operands = tuple(found.get(p, p) for p in node.operands)
         if node.op == "Identity":

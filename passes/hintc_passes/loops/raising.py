@@ -9,6 +9,8 @@ from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_results, infer_shapes
 from hintc.ir import AttributeValue, DType, Function, FunctionRef, Module, Node, Port, Scan, Shape
 from hintc.ir.scan import dtype_of
+from hintc_passes.loops.equal_states import merge_states
+from hintc_passes.loops.last_row import LastRow
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.trip_count import TripCount, sequences_of
 from hintc_passes.loops.values import source_of, sweep
@@ -22,7 +24,7 @@ def raise_loop(module: Module, loop: WhileLoop) -> Node:
         Refusal: it is no Scan; nothing was changed.
     """
     try:
-        return _Raising(module, loop).run()
+        return merge_states(module, loop.graph, _Raising(module, loop).run())
     finally:
         sweep(loop.graph, loop.hoisted)
 
@@ -40,7 +42,13 @@ class _Raising:
         )
         self._trip = TripCount(loop, self._shapes)
         self._states = loop.with_role(Role.STATE)
+        self._lasts = [
+            LastRow.of(v, self._states, self._trip)
+            for v in loop.with_role(Role.LAST_LIST)
+            if v.ends
+        ]
         self._writes = [v for v in loop.with_role(Role.WRITE_LIST) if v.ends]
+        self._writes += [last.variable for last in self._lasts if last.state is None]
         wanted = [v.next for v in self._states] + [v.items[0].operands[2] for v in self._writes]
         # an element is read once for each TensorListGetItem, however many there are
         self._reads = {Port(item): v for v in loop.with_role(Role.READ_LIST) for item in v.items}
@@ -150,10 +158,20 @@ class _Raising:
         for at, variable in enumerate(self._states):
             graph.replace_uses(Port(old, variable.at), Port(node, at))
         left = [use.node for use in graph.uses(old)]
-        for at, variable in enumerate(self._writes):
-            rows = self._padded(variable, Port(node, len(self._states) + at), scan.trip_count)
-            for end in variable.ends:
-                left += self._replace_stack(end, rows)
+        outputs = {v.at: Port(node, len(self._states) + k) for k, v in enumerate(self._writes)}
+        for last in self._lasts:
+            at = last.variable.at
+            rows = outputs.pop(at) if last.state is None else Port(node, last.state)
+            row = last.read(self._emit, rows)
+            stacked = self._emit.expand(row, f"y_{at}/stacked")
+            for end in last.variable.ends:
+                last.replace_reads(graph, end, row)
+                left += self._replace_stack(end, stacked)
+        for variable in self._writes:
+            if variable.at in outputs:
+                rows = self._padded(variable, outputs[variable.at], scan.trip_count)
+                for end in variable.ends:
+                    left += self._replace_stack(end, rows)
         graph.replace_control_uses(old, [node])
         sweep(graph, [*left, old])
         return node

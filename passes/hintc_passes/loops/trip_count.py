@@ -85,6 +85,12 @@ class TripCount:
         length = source_of(variable.first).node.operands[1]
         return None if self._bounds.atom(length) == self.atom else length
 
+    @property
+    def may_be_zero(self) -> bool:
+        """False if the loop provably makes a step."""
+        kind, value = self.atom
+        return not (kind == "constant" and isinstance(value, int) and value > 0)
+
     def covers(self, sequence: Port) -> bool:
         """True if the loop provably reads the whole sequence."""
         return self._bounds.length(sequence) == self.atom
@@ -108,6 +114,10 @@ class TripCount:
         if lengths is None or len(self._bounds.open) > 1:
             raise Refusal(
                 "loop-length", "the loop also stops at a bound that is computed from data"
+            )
+        if any(v.ends for v in self._loop.with_role(Role.LAST_LIST)):
+            raise Refusal(
+                "loop-length", "the loop may stop early, and the row it wrote last is read"
             )
         for variable in self._loop.with_role(Role.INDEX):
             if readers(self._loop.graph, Port(self._loop.node, variable.at)):

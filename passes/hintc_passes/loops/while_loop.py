@@ -22,6 +22,7 @@ class Role(enum.Enum):
     INVARIANT = "never changes"
     READ_LIST = "a TensorList that is read at the index"
     WRITE_LIST = "a TensorList that is written at the index"
+    LAST_LIST = "a TensorList of one row that every step writes"
     STATE = "anything else"
 
 
@@ -117,8 +118,7 @@ class WhileLoop:
             self._check_read_list(variable)
             variable.role = Role.READ_LIST
         else:
-            self._check_write_list(variable)
-            variable.role = Role.WRITE_LIST
+            variable.role = self._check_write_list(variable)
 
     def _check_read_list(self, variable: Variable) -> None:
         first = source_of(variable.first).node
@@ -135,7 +135,7 @@ class WhileLoop:
         for reader, _ in readers(self.graph, Port(self.node, variable.at)):
             raise _bad_list(variable, f"a {reader.op} reads it after the loop")
 
-    def _check_write_list(self, variable: Variable) -> None:
+    def _check_write_list(self, variable: Variable) -> Role:
         first = source_of(variable.first).node
         if first.op != "TensorListReserve":
             raise _bad_list(variable, f"it comes from a {first.op}")
@@ -144,7 +144,10 @@ class WhileLoop:
             raise _bad_list(variable, f"a {write.op} changes it")
         if write.attributes.get("resize_if_index_out_of_bounds"):
             raise _bad_list(variable, "it grows while it is written")
-        if not self.is_index(write.operands[1]):
+        role = Role.WRITE_LIST
+        if known_int(write.operands[1]) == 0 and known_int(first.operands[1]) == 1:
+            role = Role.LAST_LIST
+        elif not self.is_index(write.operands[1]):
             raise _bad_list(variable, "it is not written at the index of the step")
         if [reader for reader, _ in readers(self.body, variable.arg)] != [write]:
             raise _bad_list(variable, "a step reads what earlier ones wrote")
@@ -156,6 +159,7 @@ class WhileLoop:
             if reader.op != "TensorListStack":
                 raise _bad_list(variable, f"a {reader.op} reads it after the loop")
             variable.ends.append(reader)
+        return role
 
 
 def _function(module: Module, node: Node, key: str) -> Graph:
