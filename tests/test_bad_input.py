@@ -199,7 +199,7 @@ def test_a_graph_that_breaks_the_rules_is_the_users_error(
     with pytest.raises(HintcError) as caught:
         hintc.compile(graph_def, ["x"], ["call"])
     assert says in str(caught.value)
-    assert "Export it again" in str(caught.value)
+    assert "Export it again, with its function library" in str(caught.value)
     assert caught.value.exit_code == 1
 
 

@@ -185,7 +185,8 @@ def _compile(
         raise HintcError(
             "the source is no valid graph",
             why=str(error),
-            remedy="Export it again; tf.graph_util.import_graph_def must take it.",
+            remedy="Export it again, with its function library: TensorFlow's "
+            "remove_training_nodes drops it, hintc.remove_training_nodes keeps it.",
         ) from error
     for run in outcome.runs:
         report.add_pass(run.name, run.report)
