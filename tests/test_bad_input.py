@@ -170,6 +170,39 @@ def test_cycle() -> None:
     refused(graph_def, "cycle", outputs="y")
 
 
+def call_without_function(graph_def: Any) -> str:
+    call = graph_def.node.add(name="call", op="PartitionedCall", input=["y"])
+    call.attr["Tin"].list.type.append(1)
+    call.attr["Tout"].list.type.append(1)
+    call.attr["f"].func.name = "gone"
+    return "node 'call': attribute 'f': there is no function 'gone'"
+
+
+def result_that_is_not_there(graph_def: Any) -> str:
+    graph_def.node.add(name="call", op="Neg", input=["y:7"]).attr["T"].type = 1
+    return "node 'call': operand 0 reads result 7 of 'y' (Relu), which has 1"
+
+
+def attribute_of_another_type(graph_def: Any) -> str:
+    graph_def.node.add(name="call", op="Neg", input=["y"]).attr["T"].i = 1
+    return "node 'call': attribute 'T' of Neg must be a type"
+
+
+@pytest.mark.parametrize(
+    "spoil", [call_without_function, result_that_is_not_there, attribute_of_another_type]
+)
+def test_a_graph_that_breaks_the_rules_is_the_users_error(
+    spoil: Callable[[Any], str],
+) -> None:
+    graph_def = small_models.dense_graph()
+    says = spoil(graph_def)
+    with pytest.raises(HintcError) as caught:
+        hintc.compile(graph_def, ["x"], ["call"])
+    assert says in str(caught.value)
+    assert "Export it again, with its function library" in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
 def test_unfrozen_variables_are_named() -> None:
     graph_def = small_models.dense_graph(frozen=False)
     error = refused(graph_def, "'w'", "not frozen", "Session", "convert_variables_to_constants")

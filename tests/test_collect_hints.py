@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from tf_keras.src.layers.rnn.legacy_cells import LSTMStateTuple
 
 import hintc
 from hint_cases import build, calls, check_equal, passes, random, x_placeholder
@@ -26,6 +27,34 @@ from hinted_graphs import (
 )
 
 v1 = tf.compat.v1
+
+
+def static_in_a_hint() -> list[Any]:
+    hint = hintc.OpHint("my_outer")
+    x = hint.add_input(v1.placeholder(tf.float32, [3, None, 4], "x"))
+    ys, _ = v1.nn.static_rnn(CELLS["plain"](), tf.unstack(x), dtype=tf.float32)
+    return [tf.identity(hint.add_output(tf.stack(ys) * 2.0), name="y")]
+
+
+def static_of_constants() -> list[Any]:
+    """The steps are constants, so their stack is one."""
+    cell = CELLS["plain"]()
+    state = LSTMStateTuple(*(v1.placeholder(tf.float32, [2, 8], n) for n in "ch"))
+    steps = [tf.constant(random(2, 4)) for _ in range(3)]
+    ys, _ = v1.nn.static_rnn(cell, steps, initial_state=state)
+    return [tf.stack(ys, name="y")]
+
+
+def stacked_weights() -> list[Any]:
+    hint, y = hintc.OpHint("my_layers"), x_placeholder()
+    for step in range(3):
+        kernel = v1.get_variable(f"kernel{step}", [4, 4])
+        kernel = hint.add_input(kernel, tag="kernel", aggregate="stack")
+        y = tf.matmul(hint.add_input(y, tag="x", aggregate="first"), kernel)
+        y = hint.add_output(y, tag="y", aggregate="last")
+    return [tf.identity(y, name="y")]
+
+
 LSTM_INPUTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14, 15, 18, 19)
 
 
@@ -37,6 +66,8 @@ LSTM_INPUTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14, 15, 18, 19)
         (user_nested, ["my_inner", "my_outer"]),
         (user_aggregated, ["my_cumsum"]),
         (user_sparse_arguments, None),
+        (static_of_constants, ["UnidirectionalSequenceLstm"]),
+        (stacked_weights, ["my_layers"]),
         (dynamic(CELLS["both"]), ["UnidirectionalSequenceLstm"]),
         (static(CELLS["peephole"]), ["UnidirectionalSequenceLstm"]),
         (dynamic(mixed), ["UnidirectionalSequenceLstm"] * 3),
@@ -53,6 +84,14 @@ def test_every_call_is_collected_and_the_values_stay(
     assert functions is None or found == functions
     assert not any(r.kind.value == "refused" for r in report.remarks)
     assert not any(is_hint(n) for g in module.graphs() for n in g)
+    check_equal(frozen.graph_def, module, frozen.outputs, frozen.feeds(2))
+
+
+def test_a_static_chain_inside_a_hint() -> None:
+    frozen = freeze(static_in_a_hint)
+    module, _ = passes(frozen.graph_def, "collect-hints", frozen.outputs)
+    found = sorted(record.function for _, record in calls(module))
+    assert found == ["UnidirectionalSequenceLstm", "my_outer"]
     check_equal(frozen.graph_def, module, frozen.outputs, frozen.feeds(2))
 
 

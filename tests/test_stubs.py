@@ -6,11 +6,22 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 import hintc
-from hint_cases import build, bytes_of, calls, check_equal, passes, run, stubs, x_placeholder
+from hint_cases import (
+    build,
+    bytes_of,
+    calls,
+    check_equal,
+    passes,
+    random,
+    run,
+    stubs,
+    x_placeholder,
+)
 from hintc.graphdef import lower
 from hintc.ir import SCAN
 from hinted_graphs import (
@@ -229,3 +240,20 @@ def test_a_plain_loop_stays_as_it_is() -> None:
     assert loop.attr["body"] == before[loop.name].attr["body"]
     module, _ = passes(converted, "import-stubs", model.outputs)
     check_equal(model.graph_def, module, model.outputs, model.feeds(2))
+
+
+@pytest.mark.parametrize("function", ["Relu", "Conv2D", "Split", "UnidirectionalSequenceGru"])
+def test_a_hint_may_be_called_like_an_op_of_tensorflow(function: str) -> None:
+    def make() -> None:
+        hint = hintc.OpHint(function)
+        x = hint.add_input(x_placeholder())
+        tf.identity(hint.add_output(tf.nn.relu(x) * 2.0), name="y")
+
+    graph_def = build(make)
+    converted = hintc.convert_op_hints_to_stubs(graph_def=graph_def)
+    assert [s.op for s in stubs(converted)] == [function]
+    compiled = hintc.compile(converted, ["x"], ["y"])
+    assert compiled.report.fused_ops == {function: 1}
+    feeds = {"x": random(2, 4)}
+    (wanted,) = run(graph_def, ["y"], feeds)
+    np.testing.assert_allclose(run(compiled.graph_def, ["y"], feeds)[0], wanted)

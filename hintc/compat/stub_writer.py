@@ -18,7 +18,6 @@ from hintc.hints.protocol import (
     OUTPUT_INDEX,
     SORT_INDEX,
     STACK,
-    STUB_INDICES,
     HintRecord,
     called_function,
     hint_call_record,
@@ -48,6 +47,7 @@ from hintc.ir import (
     Shape,
     Tensor,
 )
+from hintc.ir.opdefs import STUB_INDICES
 from hintc.ir.scan import dtype_of
 
 _PREFIX = "hintc.stub."

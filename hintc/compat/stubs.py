@@ -15,12 +15,12 @@ from hintc.hints.protocol import (
     FUNCTION_UUID,
     INPUT_INDEX,
     OUTPUT_INDEX,
-    STUB_INDICES,
     hint_call_record,
 )
 from hintc.hints.sequence import NotASequenceCallError, sequence_call
 from hintc.hints.stub import CellAttributes
 from hintc.ir import SCAN, Graph, Module, Scan
+from hintc.ir.opdefs import STUB_INDICES
 from hintc.pipeline import PassPipeline
 from hintc.remark import Remark, RemarkKind
 

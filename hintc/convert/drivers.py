@@ -19,6 +19,7 @@ from hintc.convert.options import (
 )
 from hintc.convert.results import Compiled, Converted
 from hintc.convert.signature import with_source_keys
+from hintc.errors import HintcError, VerifyError
 from hintc.graphdef import lower
 from hintc.instrument import Instrument
 from hintc.ops import Target
@@ -176,7 +177,17 @@ def _compile(
     report.source = source.description
     report.ops_before = count_ops(source.graph_def)
     report.sizes["source"] = source.graph_def.ByteSize()
-    outcome = pipeline.run(module, instruments, verify_each=verify_each)
+    try:
+        outcome = pipeline.run(module, instruments, verify_each=verify_each)
+    except VerifyError as error:
+        if error.pass_name is not None:
+            raise
+        raise HintcError(
+            "the source is no valid graph",
+            why=str(error),
+            remedy="Export it again, with its function library: TensorFlow's "
+            "remove_training_nodes drops it, hintc.remove_training_nodes keeps it.",
+        ) from error
     for run in outcome.runs:
         report.add_pass(run.name, run.report)
         stage = f"pass {run.name}"

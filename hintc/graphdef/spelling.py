@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from hintc.errors import HintcError
 from hintc.ir import ARG, Graph, Node, Port
-from hintc.ir.opdefs import ArgSpec, lookup
+from hintc.ir.opdefs import ArgSpec, schema_of
 
 
 class Spelling(Protocol):
@@ -105,7 +105,7 @@ class BodySpelling:
         definition = self._library.get(node.op)
         if definition is not None:
             return [(arg.name, 1) for arg in definition.signature.output_arg]
-        schema = lookup(node.op)
+        schema = schema_of(node)
         if schema is None:
             return None
         return [(arg.name, _count(arg, node)) for arg in schema.results]

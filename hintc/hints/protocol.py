@@ -14,6 +14,7 @@ from typing import Any
 
 from hintc.errors import HintError
 from hintc.ir import AttributeValue, DType, Function, FunctionRef, Graph, Module, Node, Tensor
+from hintc.ir.opdefs import STUB_INDICES
 
 FUNCTION_NAME = "_tflite_function_name"
 FUNCTION_UUID = "_tflite_function_uuid"
@@ -24,8 +25,6 @@ AGGREGATE = "_tflite_function_aggregate"
 LEVEL = "_tflite_ophint_level"
 MAPPINGS = "_tflite_children_ophint_inputs_mapping"
 CONSTANT_PREFIX = "_tflite_attr_"
-STUB_INDICES = "_tflite_input_indices"
-"""On a stub: the sorted indices of the arguments that are present."""
 RECORD = "_hintc_hint"
 """On a function that is the body of a collected call: a `HintRecord` as JSON."""
 CALL_OP = "PartitionedCall"

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from hintc.errors import HintError
-from hintc.hints.protocol import STUB_INDICES
 from hintc.ir import DType, Node, Shape
+from hintc.ir.opdefs import STUB_INDICES
 
 BODY = "_hintc_body"
 """FunctionRef: the call's function, or the step function of a loop (then with `LOOP`)."""

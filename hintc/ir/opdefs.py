@@ -80,11 +80,24 @@ def as_tuple(value: AttributeValue | None) -> Sequence[AttributeValue]:
     return value if isinstance(value, tuple) else (value,)
 
 
+STUB_INDICES = "_tflite_input_indices"
+"""On a stub, what a hinted call was converted to: the indices of the arguments that are there."""
+
+
 @functools.cache
 def lookup(op: str) -> OpSchema | None:
     """The schema of an op; None if neither TensorFlow nor hintc knows it."""
     own = _OWN.get(op)
     return own if own is not None else _from_tensorflow(op)
+
+
+def schema_of(node: Node) -> OpSchema | None:
+    """The schema of a node's op; None if it is not known, or the node is the stub of a hint.
+
+    A stub's op is the name that somebody gave to a hint; it means nothing that it may also be the
+    name of one of TensorFlow's ops.
+    """
+    return None if STUB_INDICES in node.attributes else lookup(node.op)
 
 
 def result_dtypes(node: Node) -> tuple[DType | None, ...] | None:
@@ -99,12 +112,12 @@ def operand_dtypes(node: Node) -> tuple[DType | None, ...] | None:
 
 def is_stateful(node: Node) -> bool:
     """True if the op is declared stateful, or is not known."""
-    schema = lookup(node.op)
+    schema = schema_of(node)
     return schema is None or schema.is_stateful
 
 
 def _dtypes(node: Node, side: str) -> tuple[DType | None, ...] | None:
-    schema = lookup(node.op)
+    schema = schema_of(node)
     if schema is None:
         return None
     found: list[DType | None] = []

@@ -16,8 +16,8 @@ from hintc.ir import (
     Tensor,
     Unbound,
 )
-from hintc.ir.opdefs import AttributeSpec, OpSchema
-from hintc.verify.scope import DTypes, Finding, Scope, expected_operands, schema_of
+from hintc.ir.opdefs import AttributeSpec, OpSchema, schema_of
+from hintc.verify.scope import DTypes, Finding, Scope, expected_operands
 
 
 def ports_exist(scope: Scope) -> Iterator[Finding]:
@@ -55,7 +55,7 @@ def compare(node: Node, what: str, who: str, given: DTypes, expected: DTypes) ->
 def attributes_match_definition(scope: Scope) -> Iterator[Finding]:
     """Attributes have the types that the op declares; those without default are there."""
     for node in scope.graph:
-        schema = schema_of(node.op)
+        schema = schema_of(node)
         if schema is None or node.op in (ARG, RESULT) or node.op in scope.module.functions:
             continue
         for spec in schema.attributes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from hintc.ir import DType, Function, FunctionRef, Graph, Module, Node, Unbound
-from hintc.ir.opdefs import OpSchema, lookup, operand_dtypes, result_dtypes
+from hintc.ir.opdefs import operand_dtypes, result_dtypes, schema_of
 
 DTypes: TypeAlias = tuple[DType | None, ...]
 """Element types of several values; None where one is not known."""
@@ -67,11 +67,6 @@ class Scope:
 Rule: TypeAlias = Callable[[Scope], Iterator[Finding]]
 
 
-def schema_of(op: str) -> OpSchema | None:
-    """The op's definition; None if it is not known."""
-    return lookup(op)
-
-
 def expected_operands(node: Node) -> DTypes | None:
     """Element types that the op asks for; None if it is not known, or depends on the caller."""
     return None if _has_open_layout(node) else operand_dtypes(node)
@@ -79,7 +74,7 @@ def expected_operands(node: Node) -> DTypes | None:
 
 def function_refs(node: Node) -> Iterator[tuple[str, FunctionRef]]:
     """Functions that the node calls: those in attributes that its op declares as functions."""
-    schema = lookup(node.op)
+    schema = schema_of(node)
     for spec in schema.attributes if schema is not None else ():
         if spec.type in ("func", "list(func)"):
             value = node.attributes.get(spec.name)
@@ -90,7 +85,7 @@ def function_refs(node: Node) -> Iterator[tuple[str, FunctionRef]]:
 
 def _has_open_layout(node: Node) -> bool:
     """True if an attribute that says how many operands or results there are is not bound."""
-    schema = lookup(node.op)
+    schema = schema_of(node)
     if schema is None:
         return False
     return any(

@@ -81,7 +81,8 @@ class _Collection:
                 self._refuse_overlapping(waiting)
                 break
             pending = waiting
-        merged = cancel_own_packs(self.graph, self.packs)
+        # a call that lay in another one went into that one's body, with its packs
+        merged = cancel_own_packs(self.graph, [p for p in self.packs if p in self.graph])
         merged += cancel_readers(self.graph, [u for u in self.unpacks if u in self.graph])
         if merged:
             self.report.count("stacks merged", merged)

@@ -43,7 +43,7 @@ def make_call(module: Module, graph: Graph, region: Region, constants: Constants
     inputs = [builder.operand(argument) for argument in call.inputs]
     builder.bind_sinks()
     outputs = [builder.result(argument) for argument in call.outputs]
-    interior = constants_into(graph, builder.interior, constants)
+    interior = constants_into(graph, builder.interior, builder.packs, constants)
     scope = call.outputs[0].members[0].name.partition("OutputHint-")[0]
     for node in interior:
         if node in builder.own:

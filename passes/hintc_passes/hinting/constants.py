@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from hintc.hints.protocol import is_hint
 from hintc.ir import Graph, Node, Port
@@ -49,16 +49,19 @@ def _may_be_constant(node: Node) -> bool:
 
 
 def constants_into(
-    graph: Graph, interior: Mapping[Node, None], constants: Constants
+    graph: Graph, interior: Mapping[Node, None], declared: Collection[Node], constants: Constants
 ) -> dict[Node, None]:
     """The interior with the constants that it reads, producers first.
 
-    Constants that are needed outside too are copied; the interior then reads the copies.
+    Those that are `declared` as arguments stay outside. Constants that are needed outside too are
+    copied; the interior then reads the copies.
     """
     wanted: dict[Node, None] = {}
     for node in interior:
         for port in node.operands:
-            if port.node not in interior and constants.is_constant(port.node):
+            if port.node in interior or port.node in declared:
+                continue
+            if constants.is_constant(port.node):
                 _with_producers(port.node, wanted)
     inside = {**wanted, **interior}
     held = set(graph.control_results.values())
