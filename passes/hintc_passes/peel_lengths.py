@@ -15,11 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from hintc.call_graph import needed_graphs
 from hintc.graphdef.emit import Emitter
 from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import infer_results, infer_shapes, shapes_remembered
-from hintc.ir import SCAN, DType, Graph, Module, Node, Port, Scan, Shape, producers
+from hintc.ir import DType, Graph, Module, Node, Port, Scan, Shape, producers
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
@@ -27,7 +26,7 @@ from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.loops.lengths import Freeze, find_freeze
 from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.step import Step, new_step
+from hintc_passes.loops.step import Step, new_step, open_scans
 from hintc_passes.loops.values import is_zeros
 
 
@@ -43,10 +42,8 @@ class PeelLengths(Pass):
         """Peel every such Scan that the main graph reaches."""
         report = PassReport()
         bodies: dict[str, None] = {}
-        for graph in needed_graphs(module):
-            for node in graph.topological():
-                if node.op == SCAN and Scan.of(node).fusion is None:
-                    self._peel(module, graph, node, report, bodies)
+        for graph, node in open_scans(module):
+            self._peel(module, graph, node, report, bodies)
         remove_unused_functions(module, bodies)
         return report
 

@@ -14,17 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hintc.call_graph import needed_graphs
 from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import shapes_remembered
-from hintc.ir import SCAN, Graph, Module, Node, Port, Scan
+from hintc.ir import Graph, Module, Node, Port, Scan
 from hintc.ir.opdefs import is_stateful
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.loops.distribution import Distribution
 from hintc_passes.loops.outputs import hoist_outputs
-from hintc_passes.loops.step import Step, new_step
+from hintc_passes.loops.step import Step, new_step, open_scans
 
 
 @register
@@ -39,10 +38,8 @@ class SplitScans(Pass):
         """Split every such Scan that the main graph reaches."""
         report = PassReport()
         bodies: dict[str, None] = {}
-        for graph in needed_graphs(module):
-            for node in graph.topological():
-                if node.op == SCAN and Scan.of(node).fusion is None:
-                    self._split(module, graph, node, report, bodies)
+        for graph, node in open_scans(module):
+            self._split(module, graph, node, report, bodies)
         remove_unused_functions(module, bodies)
         return report
 

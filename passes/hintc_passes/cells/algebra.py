@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -234,11 +234,6 @@ class Affine:
     def coefficient(self, atom: Atom) -> Coefficient | None:
         """What `atom` is multiplied with, None if it does not occur."""
         return next((c for a, c in self.terms if a.key == atom.key), None)
-
-    def without(self, atoms: Iterable[Atom]) -> tuple[tuple[Atom, Coefficient], ...]:
-        """The terms of other atoms."""
-        keys = {a.key for a in atoms}
-        return tuple((a, c) for a, c in self.terms if a.key not in keys)
 
     def __add__(self, other: Affine) -> Affine:
         by_key: dict[Key, tuple[Atom, Coefficient]] = {a.key: (a, c) for a, c in self.terms}

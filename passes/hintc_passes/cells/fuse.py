@@ -36,20 +36,26 @@ def fuse_scans(module: Module, kernel: Kernel) -> PassReport:
     report = PassReport()
     for graph in needed_graphs(module):
         scans = [(node, Scan.of(node)) for node in graph.topological() if node.op == SCAN]
+        if not any(_is_candidate(scan, kernel) for _, scan in scans):
+            continue
         widths = _static_widths(module, graph, [scan for _, scan in scans])
         for node, scan in scans:
             try:
                 values = _normal_form(module, scan, widths)
                 widths.update(_result_widths(node, values))
-                if scan.fusion is None and len(scan.states) == kernel.states:
+                if _is_candidate(scan, kernel):
                     sentence = _fuse(module, node, scan, values, widths, kernel)
                     report.fused("cell", node.name, sentence)
                     report.count("fused")
             except Difference as difference:
-                if len(scan.states) == kernel.states:
+                if _is_candidate(scan, kernel):
                     reason, remedy = _sentence(scan, difference), _remedy(scan, difference)
                     report.refused(difference.code, node.name, reason, remedy)
     return report
+
+
+def _is_candidate(scan: Scan, kernel: Kernel) -> bool:
+    return scan.fusion is None and len(scan.states) == kernel.states
 
 
 def _static_widths(module: Module, graph: Graph, scans: Sequence[Scan]) -> dict[Port, int]:

@@ -34,10 +34,6 @@ class Distribution:
         self.home: dict[Node, int] = {}
         self._place()
 
-    def group_of_state(self, at: int) -> int:
-        """The group of a state."""
-        return self._group[at]
-
     def group_of_value(self, port: Port) -> int | None:
         """The group that has or computes a value; None where it depends on no state."""
         if port.node in self._position:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from hintc.call_graph import needed_graphs
 from hintc.graft import graft
 from hintc.graphdef.scan_step import checked_scan
-from hintc.ir import DType, Function, Graph, Module, Node, Port
+from hintc.ir import SCAN, DType, Function, Graph, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of
 from hintc_passes.loops.values import source_of
+
+
+def open_scans(module: Module) -> Iterator[tuple[Graph, Node]]:
+    """Every Scan that the main graph reaches and that has no fusion, with its graph, callees first.
+
+    The Scan at hand may be replaced meanwhile.
+    """
+    for graph in needed_graphs(module):
+        for node in graph.topological():
+            if node.op == SCAN and Scan.of(node).fusion is None:
+                yield graph, node
 
 
 @dataclass(frozen=True)
