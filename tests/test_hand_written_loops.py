@@ -122,7 +122,6 @@ def backward_scan(x: Any) -> list[Any]:
 
 
 def autograph(x: Any) -> list[Any]:
-    @tf.function
     def unrolled(x: Any) -> Any:
         h = c = tf.zeros([tf.shape(x)[0], UNITS])
         out = tf.TensorArray(tf.float32, size=0, dynamic_size=True)
@@ -131,7 +130,7 @@ def autograph(x: Any) -> list[Any]:
             out = out.write(t, h)
         return tf.transpose(out.stack(), [1, 0, 2]), h
 
-    return list(unrolled(x))
+    return list(tf.function(unrolled)(x))
 
 
 FUSED = {

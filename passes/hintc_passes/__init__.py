@@ -24,6 +24,7 @@ DEFAULT_PIPELINE = ",".join(
         "fuse-lstm",
         "fuse-rnn",
         "fuse-hints",
+        "hoist-inputs",
         "choose-form",
         "inline-functions",
         "fold-constants",
