@@ -14,6 +14,7 @@ from hintc.ir import AttributeValue, DType, Node, Port, Shape, Tensor
 from hintc.remark import PassReport
 from hintc_passes.frames.array_flow import Array, find_arrays
 from hintc_passes.frames.regions import Regions
+from hintc_passes.loops.dimensions import first_dimension
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.values import first_dimension_of, known_int, source_of
 
@@ -28,11 +29,12 @@ def replace_arrays(regions: Regions, report: PassReport) -> Iterator[tuple[str, 
     Returns:
         Names and reasons of those that cannot.
     """
+    lengths: dict[Node, int] = {}
     for array in find_arrays(regions):
         if array.trouble is not None:
             yield array.node.name, Refusal("tensor-array", array.trouble, _REMEDY)
         elif not _is_in_trouble(regions, array):
-            _Replacing(regions, array).run()
+            _Replacing(regions, array, lengths).run()
             report.count("arrays")
 
 
@@ -46,8 +48,9 @@ def _is_in_trouble(regions: Regions, array: Array) -> bool:
 
 
 class _Replacing:
-    def __init__(self, regions: Regions, array: Array) -> None:
+    def __init__(self, regions: Regions, array: Array, lengths: dict[Node, int]) -> None:
         self._regions, self._graph, self._array = regions, regions.graph, array
+        self._lengths = lengths
         self._size = array.node.operands[0]
         self._grows = array.node.attributes.get("dynamic_size") is True
         dtype = array.node.attributes["dtype"]
@@ -98,7 +101,10 @@ class _Replacing:
         operand = self._shape_operand(node, flow, shape if known else self._shape)
         if self._covers(indices, flow):
             attributes = {**self._list, "num_elements": -1}
-            self._swap(node, "TensorListStack", [flow, operand], attributes)
+            stack = self._swap(node, "TensorListStack", [flow, operand], attributes)
+            length = known_int(self._size)
+            if length is not None and not self._grows:
+                self._lengths[stack] = length
         else:
             self._swap(node, "TensorListGather", [flow, indices, operand], self._list)
 
@@ -150,7 +156,15 @@ class _Replacing:
             return False
         if self._grows:
             return known_int(self._size) == 0
-        return _equal(count, self._size) or first_dimension_of(self._size) == source_of(value)
+        return _equal(count, self._size) or self._length_of(value) == known_int(self._size)
+
+    def _length_of(self, value: Port) -> int | None:
+        """The number of rows of a value, if it is known."""
+        dimension = first_dimension(value)
+        if isinstance(dimension, int):
+            return dimension
+        port, axis = dimension
+        return self._lengths.get(port.node) if axis == 0 else None
 
     # -- graph -------------------------------------------------------------------------------
 
@@ -193,16 +207,17 @@ class _Replacing:
 
     def _swap(
         self, old: Node, op: str, operands: list[Port], attributes: dict[str, AttributeValue]
-    ) -> None:
+    ) -> Node:
         new = self._put(old, op, operands, attributes)
         self._graph.replace_uses(Port(old), Port(new))
         self._graph.replace_control_uses(old, [new])
+        for key, ending in self._graph.control_results.items():
+            if ending is old:
+                self._graph.control_results[key] = new
         self._forget(old)
+        return new
 
     def _forget(self, node: Node) -> None:
-        for key, ending in self._graph.control_results.items():
-            if ending is node:
-                self._graph.control_results[key] = self._graph[node.name]
         self._graph.remove(node)
         self._regions.forget(node)
 
@@ -211,8 +226,7 @@ class _Replacing:
         passing = dict.fromkeys(port.node for port in self._array.handles)
         for node in reversed(passing):
             if not self._graph.is_used(node):
-                self._graph.remove(node)
-                self._regions.forget(node)
+                self._forget(node)
 
 
 def _counting(indices: Port) -> Port | int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hintc.graphdef.emit import known_array
-from hintc.ir import Port, Tensor
+from hintc.ir import Port, Shape, Tensor
 from hintc_passes.loops.values import known_int, source_of
 
 Dimension = int | tuple[Port, int]
@@ -24,6 +24,18 @@ _DEPTH = 60
 def same_shape(one: Port, other: Port, rank: int) -> bool:
     """True if two values of this rank provably have the same shape at run time."""
     return _dimensions(one, rank, _DEPTH) == _dimensions(other, rank, _DEPTH)
+
+
+def first_dimension(port: Port) -> Dimension:
+    """The first dimension of a value of rank 1 at least, followed back as far as possible."""
+    found = _dimensions(port, 1, _DEPTH)[0]
+    if isinstance(found, int):
+        return found
+    shape = found[0].node.attributes.get("shape")
+    if found[0].node.op == "Placeholder" and isinstance(shape, Shape) and shape.dims:
+        size = shape.dims[found[1]]
+        return size if size >= 0 else found
+    return found
 
 
 def _dimensions(port: Port, rank: int, depth: int) -> tuple[Dimension, ...]:
