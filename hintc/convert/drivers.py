@@ -30,6 +30,9 @@ from hintc.tflite.handoff import to_tflite_model
 from hintc.tflite.inspect import op_counts
 from hintc.tflite.state import StateMode
 
+_LOOP_CODES = ("branch-", "frame-", "loop-", "tensor-array")
+"""Beginnings of the codes of remarks on control flow that was left as it is."""
+
 
 def compile(
     source: Any,
@@ -145,7 +148,7 @@ def convert(
         lambda: read_source(source, inputs, outputs, signature), steps, instruments, verify_each
     )
     report = compiled.report
-    with _timed(report, "convert"):
+    with _timed(report, "convert"), _loops_explained(report):
         legalized = to_tflite_model(
             compiled.graph_def,
             compiled.inputs,
@@ -198,6 +201,25 @@ def _compile(
     report.fused_ops = count_fused_ops(graph_def)
     report.sizes["lowered"] = graph_def.ByteSize()
     return Compiled(graph_def, module, report, source.inputs, source.outputs, source)
+
+
+@contextmanager
+def _loops_explained(report: Report) -> Iterator[None]:
+    """Where the converter fails on a list, the loops that stayed loops say why they did."""
+    try:
+        yield
+    except HintcError as error:
+        loops = [r for r in report.not_fused if r.code.startswith(_LOOP_CODES)]
+        if not loops or "TensorList" not in error.what + (error.why or ""):
+            raise
+        reasons = "; ".join(f"'{r.node}' stays a loop: {r.reason}" for r in loops[:3])
+        remedy = next((r.remedy for r in loops if r.remedy), error.remedy)
+        raise HintcError(
+            error.what,
+            node=loops[0].node,
+            why=reasons,
+            remedy=remedy,
+        ) from error
 
 
 @contextmanager

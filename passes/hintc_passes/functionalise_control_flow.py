@@ -22,7 +22,7 @@ from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.frames.array_flow import ARRAY, ARRAY_OPS
 from hintc_passes.frames.if_building import build_ifs
-from hintc_passes.frames.regions import Construct, Loop, Regions, find_regions
+from hintc_passes.frames.regions import Condition, Construct, Loop, Regions, find_regions
 from hintc_passes.frames.result_shapes import state_shapes
 from hintc_passes.frames.tensor_arrays import replace_arrays
 from hintc_passes.frames.while_building import build_while
@@ -70,13 +70,12 @@ def _functionalise(module: Module, graph: Graph, report: PassReport) -> None:
     report.count("functionalised", len(built))
 
 
-def _build(
-    module: Module, regions: Regions, construct: Construct, effects: Effects
-) -> list[Node]:
+def _build(module: Module, regions: Regions, construct: Construct, effects: Effects) -> list[Node]:
     if construct.trouble is not None:
         raise construct.trouble
     if isinstance(construct, Loop):
         return [build_while(module, regions, construct, effects)]
+    assert isinstance(construct, Condition)
     return build_ifs(module, regions, construct, effects)
 
 

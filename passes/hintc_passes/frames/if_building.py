@@ -19,7 +19,6 @@ from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.values import source_of
 
 
-
 @dataclass(frozen=True)
 class _Group:
     """Merges that become one If, and what they join: for False, and for True."""
@@ -56,9 +55,7 @@ class _Building:
 
     def _group(self, merges: Sequence[Node]) -> _Group:
         sides = [[self._operand(m, at) for m in merges] for at in (0, 1)]
-        insides = [
-            nodes_inside(side, self._is_inside, self._owns, self._effects) for side in sides
-        ]
+        insides = [nodes_inside(side, self._is_inside, self._owns, self._effects) for side in sides]
         return _Group(merges, (sides[0], sides[1]), (insides[0], insides[1]))
 
     def _operand(self, merge: Node, branch: int) -> Port:
@@ -114,16 +111,14 @@ class _Building:
     # -- building ----------------------------------------------------------------------------
 
     def run(self) -> list[Node]:
-        built: list[Node] = []
         if not self._groups:
             self._graph.remove(self._doomed)
-        for group in self._groups:
-            node = self._build(group)
-            doomed = [*group.merges]
-            if group is self._groups[-1]:
-                doomed = [*doomed, *self._condition.members, *self._switches]
-            take_over(self._regions, self._condition, self._values(group, node), doomed, node)
-            built.append(node)
+            return []
+        built = [self._build(group) for group in self._groups]
+        values: dict[Port, Port] = {}
+        for group, node in zip(self._groups, built, strict=True):
+            values |= self._values(group, node)
+        take_over(self._regions, self._condition, built, values, self._doomed)
         return built
 
     def _values(self, group: _Group, node: Node) -> dict[Port, Port]:
@@ -173,9 +168,7 @@ class _Building:
         aliases: dict[Port, Port],
     ) -> Function:
         results = [(f"result_{k}", port) for k, port in enumerate(group.values[at])]
-        function = region_function(
-            self._module, name, group.insides[at], args, aliases, results
-        )
+        function = region_function(self._module, name, group.insides[at], args, aliases, results)
         emit = Emitter(function.graph, "", (name,))
         for merge in self._indexed(group):
             index = merge.operands.index(self._operand(merge, at))

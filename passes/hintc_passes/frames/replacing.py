@@ -31,35 +31,36 @@ def check_closed(graph: Graph, doomed: Iterable[Node], ends: Iterable[Node]) -> 
 def take_over(
     regions: Regions,
     construct: Construct,
+    built: Sequence[Node],
     values: Mapping[Port, Port],
     doomed: Sequence[Node],
-    node: Node,
 ) -> None:
-    """Let `node` give what the construct gave, and remove the construct.
+    """Let new nodes give what the construct gave, and remove the construct.
 
     Args:
-        regions: of the graph; learns where `node` runs.
+        regions: of the graph; learns where the new nodes run.
         construct: what is replaced.
-        values: for each value that left the construct, the result of `node` that it is.
+        built: the new nodes.
+        values: for each value that left the construct, the new node's result that it is.
         doomed: all nodes of the construct.
-        node: the new node.
     """
     graph = regions.graph
-    regions.place(node, construct.parent)
-    unread: dict[str, Port] = {}
+    for node in built:
+        regions.place(node, construct.parent)
+    unread = [old for old in values if not graph.is_used(old.node)]
+    names = {old.node.name: values[old] for old in unread}
     for old, new in values.items():
-        if not graph.is_used(old.node):
-            unread[old.node.name] = new
         graph.replace_uses(old, new)
-        graph.replace_control_uses(old.node, [node])
+        graph.replace_control_uses(old.node, [new.node])
+    heirs = {old.node: new.node for old, new in values.items()}
     gone = set(doomed)
     for key, ending in graph.control_results.items():
         if ending in gone:
-            graph.control_results[key] = node
+            graph.control_results[key] = heirs.get(ending, built[0])
     _remove(regions, gone)
     if construct.parent is regions.root and not graph.results:
         # nobody reads it, so this is what the user may ask for, by this name
-        for name, port in unread.items():
+        for name, port in names.items():
             attributes: dict[str, AttributeValue] = {"T": dtype_of(port)}
             holder = graph.add("Identity", [port], attributes, name=name, origin=(name,))
             regions.place(holder, regions.root)
@@ -87,5 +88,7 @@ def _remove(regions: Regions, gone: set[Node]) -> None:
 
 def _producers(nodes: Iterable[Node]) -> list[Node]:
     return list(
-        dict.fromkeys(n for node in nodes for n in (*(p.node for p in node.operands), *node.controls))
+        dict.fromkeys(
+            n for node in nodes for n in (*(p.node for p in node.operands), *node.controls)
+        )
     )

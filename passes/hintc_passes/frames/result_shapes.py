@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hintc.graphdef.shapes import UNKNOWN, infer_results, infer_shapes
-from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port, Shape
+from hintc.ir import DType, FunctionRef, Graph, Module, Node, Shape
 from hintc.ir.scan import dtype_of
 
 _IFS = ("If", "StatelessIf")
@@ -33,7 +33,9 @@ def _state(module: Module, graph: Graph, node: Node, args: Sequence[Shape] | Non
     ports = [p for p in node.operands if dtype_of(p) is not DType.VARIANT]
     found = infer_shapes(module, graph, ports, args)
     shapes = [found.get(port, Shape(())) for port in node.operands]
-    results = _of_if(module, node, shapes[1:]) if node.op in _IFS else _of_loop(module, node, shapes)
+    results = (
+        _of_if(module, node, shapes[1:]) if node.op in _IFS else _of_loop(module, node, shapes)
+    )
     node.attributes["output_shapes"] = tuple(results)
 
 

@@ -1,4 +1,4 @@
-"""TensorArrays, which are resources beside the graph's values, become TensorLists, which are values.
+"""TensorArrays, resources beside the graph's values, become TensorLists, which are values.
 
 The flow of a TensorArray, a number that only orders its operations, becomes the list.
 """
@@ -57,7 +57,7 @@ class _Replacing:
         assert isinstance(dtype, DType)
         self._dtype = dtype
         self._shape = self._element_shape()
-        self._list = {"element_dtype": dtype}
+        self._list: dict[str, AttributeValue] = {"element_dtype": dtype}
 
     def _element_shape(self) -> Shape:
         """That of the array, or what is asked of it when it is read."""
@@ -96,9 +96,9 @@ class _Replacing:
 
     def _gather(self, node: Node) -> None:
         _, indices, flow = node.operands
-        shape = node.attributes.get("element_shape")
-        known = isinstance(shape, Shape) and shape.dims is not None
-        operand = self._shape_operand(node, flow, shape if known else self._shape)
+        asked = node.attributes.get("element_shape")
+        known = isinstance(asked, Shape) and asked.dims is not None
+        operand = self._shape_operand(node, flow, asked if known else self._shape)
         if self._covers(indices, flow):
             attributes = {**self._list, "num_elements": -1}
             stack = self._swap(node, "TensorListStack", [flow, operand], attributes)
@@ -168,7 +168,7 @@ class _Replacing:
 
     # -- graph -------------------------------------------------------------------------------
 
-    def _shape_operand(self, reader: Node, pin: Port, shape: AttributeValue) -> Port:
+    def _shape_operand(self, reader: Node, pin: Port, shape: AttributeValue | None) -> Port:
         """A constant with the shape of an element, in the frame where `reader` is."""
         dims = shape.dims if isinstance(shape, Shape) else None
         value = Tensor.of(np.array(-1 if dims is None else dims, np.int32))
@@ -251,4 +251,3 @@ def _equal(one: Port | int, other: Port) -> bool:
             )
         one = number
     return one == known_int(other)
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hintc.call_graph import Effects
 from hintc.ir import FunctionRef, Module, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc_passes.frames.region_function import Inside, nodes_inside, region_function
+from hintc_passes.frames.region_function import nodes_inside, region_function
 from hintc_passes.frames.regions import Loop, Regions
 from hintc_passes.frames.replacing import check_closed, take_over
 from hintc_passes.loops.refusal import Refusal
@@ -67,10 +67,10 @@ class _Building:
             self._module, f"{base}_cond", self._cond, args, aliases, [("go_on", self._go_on)]
         )
         nexts = [(f"next_{k}", p) for k, p in enumerate(self._nexts)]
-        body = region_function(
-            self._module, f"{base}_body", self._body, args, aliases, nexts
-        )
-        for (label, _), arg in zip(args[len(variables) :], body.graph.args[len(variables) :], strict=True):
+        body = region_function(self._module, f"{base}_body", self._body, args, aliases, nexts)
+        for (label, _), arg in zip(
+            args[len(variables) :], body.graph.args[len(variables) :], strict=True
+        ):
             body.graph.add_result(f"next_{label}", Port(arg))
         operands = [*self._firsts, *invariants]
         stateful = self._cond.is_stateful or self._body.is_stateful
@@ -104,4 +104,4 @@ class _Building:
             Port(leaving): Port(node, at[switches[leaving.operands[0].node]])
             for leaving in self._loop.exits
         }
-        take_over(self._regions, self._loop, values, self._doomed, node)
+        take_over(self._regions, self._loop, [node], values, self._doomed)
