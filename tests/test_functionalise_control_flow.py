@@ -160,6 +160,53 @@ def which_branch(x: Any) -> Results:
     return {"y": value, "index": index}
 
 
+def array_in_conditions(x: Any) -> Results:
+    rows = tf.TensorArray(tf.float32, STEPS).unstack(x)
+    out = tf.TensorArray(tf.float32, STEPS, element_shape=[None, DEPTH])
+
+    def body(t: Any, out: Any) -> Any:
+        row = tf.cond(t % 2 > 0, lambda: rows.read(t), lambda: rows.read(t) * 2.0)
+        return t + 1, tf.cond(t > 2, lambda: out.write(t, row), lambda: out)
+
+    return {"y": v1.while_loop(lambda t, out: t < STEPS, body, [0, out])[1].stack()}
+
+
+def reads_what_it_wrote(x: Any) -> Results:
+    rows = tf.TensorArray(
+        tf.float32, STEPS + 1, clear_after_read=False, element_shape=[None, DEPTH]
+    ).write(0, x[0])
+    step = lambda t, rows: (t + 1, rows.write(t + 1, rows.read(t) * 2.0 + x[t]))  # noqa: E731
+    rows = v1.while_loop(lambda t, rows: t < STEPS, step, [0, rows])[1]
+    return {"y": rows.stack(), "two": rows.gather([3, 1])}
+
+
+def side_effects(x: Any) -> Results:
+    def body(i: Any, a: Any) -> Any:
+        with tf.control_dependencies([v1.Assert(tf.reduce_all(a > -100.0), [a])]):
+            return i + 1, tf.identity(a + x)
+
+    noise = lambda: x + 0.0 * tf.random.uniform([])  # noqa: E731
+    return {
+        "y": v1.while_loop(lambda i, a: i < 3, body, [0, x])[1],
+        "z": tf.cond(tf.reduce_sum(x) > 0, noise, lambda: x - 1.0),
+    }
+
+
+def states_swapped(x: Any) -> Results:
+    weight = tf.constant(floats(DEPTH, DEPTH))
+    shared = x @ weight
+    y = v1.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, a @ weight + shared), [0, x])[1]
+    step = lambda i, a, b: (i + 1, b, tf.tanh(a @ weight) + shared)  # noqa: E731
+    _, a, b = v1.while_loop(lambda i, a, b: i < 3, step, [0, x, y])
+    return {"a": a, "b": b}
+
+
+def one_predicate_twice(x: Any) -> Results:
+    positive = tf.reduce_sum(x) > 0
+    inner = lambda: tf.cond(positive, lambda: x * 2.0, lambda: x * 3.0)  # noqa: E731
+    return {"y": tf.cond(positive, inner, lambda: x - 1.0)}
+
+
 ROWS = [{"x": floats(2, DEPTH) + by} for by in (2, -2)] + [{"x": floats(3, DEPTH)}]
 SEQUENCES = [{"x": floats(STEPS, batch, DEPTH)} for batch in (1, 3)]
 BY_HAND: dict[str, tuple[Callable[..., Results], Any, list[dict[str, Array]], int]] = {
@@ -169,6 +216,11 @@ BY_HAND: dict[str, tuple[Callable[..., Results], Any, list[dict[str, Array]], in
     "loop in condition": (loop_in_condition, X, ROWS, 2),
     "conditions": (conditions, X, ROWS, 4),
     "growing state": (growing_state, X, ROWS, 1),
+    "array in conditions": (array_in_conditions, SEQUENCE, SEQUENCES, 3),
+    "reads what it wrote": (reads_what_it_wrote, SEQUENCE, SEQUENCES, 1),
+    "side effects": (side_effects, X, ROWS, 3),
+    "states swapped": (states_swapped, X, ROWS, 2),
+    "one predicate twice": (one_predicate_twice, X, ROWS, 2),
     "which branch": (which_branch, X, ROWS, 1),
 }
 
@@ -193,3 +245,151 @@ def test_a_loop_that_counts_becomes_a_scan() -> None:
     PassPipeline.parse("functionalise-control-flow,raise-loops").run(module)
     assert [n.name for n in module.graph if n.op == SCAN] == ["while"]
     assert not [n for n in module.graph if n.op.startswith("TensorList")]
+
+
+def test_side_effects_stay_in_order() -> None:
+    graph_def, _ = frozen(side_effects, x=X)
+    module, _ = functional(graph_def)
+    assert {n.op for n in module.graph} >= {"While", "If"}
+    body = next(f.graph for f in module.functions.values() if f.name.endswith("body"))
+    holders = [n for n in body if any(c.op == "Assert" for c in n.controls)]
+    assert holders
+    with pytest.raises(tf.errors.InvalidArgumentError, match="assertion failed"):
+        run_graph_def(lower(module), {"x": np.full((1, DEPTH), -60, np.float32)}, ["y"])
+
+
+def test_unused_exits_and_variables() -> None:
+    """Freezing deletes what nobody reads: the array that is written, the Exit of a state."""
+    graph_def, _ = frozen(array_loop, x=SEQUENCE)
+    only_h = v1.graph_util.extract_sub_graph(graph_def, ["h"])
+    assert len([n for n in only_h.node if n.op == "Exit"]) == 1
+    module, _ = check_functional(only_h, ["h"], *SEQUENCES)
+    loop = module.graph["while"]
+    assert len(loop.operands) == 3  # step, h, rows
+
+
+# -- recurrent layers ----------------------------------------------------------------------------
+
+
+def cell_called(name: str) -> Any:
+    from tf_keras.src.layers.rnn import legacy_cells
+
+    if name == "MultiRNNCell":
+        return legacy_cells.MultiRNNCell([cell_called("LSTMCell"), cell_called("BasicLSTMCell")])
+    return getattr(legacy_cells, name)(UNITS)
+
+
+LENGTHS = ((None,), tf.int32)
+FUSED = {"LSTMCell": 1, "BasicLSTMCell": 1, "GRUCell": 0, "MultiRNNCell": 2}
+LAYERS = [
+    ("LSTMCell", True, False),
+    ("BasicLSTMCell", False, True),
+    ("GRUCell", True, True),
+    ("MultiRNNCell", False, False),
+    ("MultiRNNCell", True, True),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("cell", "lengths", "time_major"), LAYERS)
+def test_dynamic_rnn(cell: str, lengths: bool, time_major: bool) -> None:
+    def build(x: Any, lengths: Any = None) -> Results:
+        y, state = v1.nn.dynamic_rnn(
+            cell_called(cell), x, lengths, dtype=tf.float32, time_major=time_major
+        )
+        return {"y": y, "h": tf.nest.flatten(state)[-1]}
+
+    def case(batch: int) -> dict[str, Array]:
+        shape = (STEPS, batch, DEPTH) if time_major else (batch, STEPS, DEPTH)
+        sizes = {"lengths": np.array([2, STEPS, 1][:batch], np.int32)} if lengths else {}
+        return {"x": floats(*shape, seed=batch), **sizes}
+
+    shape = (STEPS, None, DEPTH) if time_major else (None, STEPS, DEPTH)
+    graph_def, names = frozen(build, x=shape, **({"lengths": LENGTHS} if lengths else {}))
+    check_functional(graph_def, names, case(2))
+    report = check_converted(graph_def, names, case(1), case(3))
+    assert len(report.fused) == FUSED[cell]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_static_rnn_with_lengths() -> None:
+    def build(x: Any, lengths: Any) -> Results:
+        y, state = v1.nn.static_rnn(
+            cell_called("LSTMCell"), tf.unstack(x), None, tf.float32, lengths
+        )
+        return {"y": tf.stack(y), "h": state.h}
+
+    graph_def, names = frozen(build, x=(3, None, DEPTH), lengths=LENGTHS)
+    cases = [
+        {"x": floats(3, len(sizes), DEPTH), "lengths": np.array(sizes, np.int32)}
+        for sizes in ([1, 0, 2], [2, 3], [0])
+    ]
+    _, report = check_functional(graph_def, names, *cases)
+    assert report.counts["functionalised"] == 6  # in each step: before the end, within all lengths
+    check_converted(graph_def, names, *cases)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_raw_rnn_that_stops_by_data_is_a_clear_error() -> None:
+    def build(x: Any, lengths: Any) -> Results:
+        rows = tf.TensorArray(tf.float32, STEPS).unstack(x)
+        cell = cell_called("LSTMCell")
+        batch = tf.shape(x)[1]
+
+        def step(time: Any, output: Any, state: Any, loop_state: Any) -> Any:
+            ended = time >= lengths
+            state = cell.zero_state(batch, tf.float32) if state is None else state
+            zeros = lambda: tf.zeros([batch, DEPTH])  # noqa: E731
+            row = tf.cond(tf.reduce_all(ended), zeros, lambda: rows.read(time))
+            row.set_shape([None, DEPTH])
+            return ended, row, state, output, None
+
+        outputs, state, _ = v1.nn.raw_rnn(cell, step)
+        return {"y": outputs.stack(), "h": state.h}
+
+    graph_def, names = frozen(build, x=SEQUENCE, lengths=LENGTHS)
+    case = {"x": floats(STEPS, 2, DEPTH), "lengths": np.array([3, 1], np.int32)}
+    check_functional(graph_def, names, case)
+    with pytest.raises(hintc.HintcError) as error:
+        hintc.convert(graph_def, list(case), names)
+    assert error.value.node == "rnn/while"
+    assert "LogicalNot" in str(error.value)
+    assert "counts from 0" in str(error.value)
+
+
+@pytest.mark.parametrize(("layer", "fused"), [("LSTM", 2), ("GRU", 0)])
+def test_keras_3_frozen_with_lowered_control_flow(layer: str, fused: int) -> None:
+    import keras
+    from tensorflow.python.framework import convert_to_constants
+
+    make = getattr(keras.layers, layer)
+    model = keras.Sequential(
+        [keras.Input((STEPS, DEPTH)), make(UNITS, return_sequences=True), make(UNITS)]
+    )
+    with control_flow(v2=True):
+        spec = tf.TensorSpec([None, STEPS, DEPTH], name="x")
+        function = tf.function(lambda x: model(x)).get_concrete_function(spec)
+        lowered = convert_to_constants.convert_variables_to_constants_v2(
+            function, lower_control_flow=True
+        )
+    graph_def = lowered.graph.as_graph_def()
+    assert [n for n in graph_def.node if n.op == "Enter"]
+    names = [lowered.outputs[0].op.name]
+    check_functional(graph_def, names, {"x": floats(2, STEPS, DEPTH)})
+    cases = [{"x": floats(batch, STEPS, DEPTH)} for batch in (1, 3)]
+    assert len(check_converted(graph_def, names, *cases).fused) == fused
+
+
+def test_hundreds_of_loops_cost_what_they_are() -> None:
+    def build(x: Any, loops: int) -> Results:
+        for _ in range(loops):
+            x = array_loop(x)["y"]
+        return {"y": x}
+
+    def cost(loops: int) -> int:
+        module = lift(frozen(lambda x: build(x, loops), x=SEQUENCE)[0])
+        return calls_made(lambda: FunctionaliseControlFlow().run(module))
+
+    cost(2)  # what is done once
+    few, many = cost(10), cost(40)
+    assert many < 4.4 * few

@@ -23,6 +23,7 @@ from hintc.rewrite import Pass
 from hintc_passes.frames.array_flow import ARRAY, ARRAY_OPS
 from hintc_passes.frames.if_building import build_ifs
 from hintc_passes.frames.regions import Condition, Construct, Loop, Regions, find_regions
+from hintc_passes.frames.replacing import forget_colocations
 from hintc_passes.frames.result_shapes import state_shapes
 from hintc_passes.frames.tensor_arrays import replace_arrays
 from hintc_passes.frames.while_building import build_while
@@ -66,6 +67,7 @@ def _functionalise(module: Module, graph: Graph, report: PassReport) -> None:
         except Refusal as refusal:
             report.refused(refusal.code, construct.name, refusal.reason, refusal.remedy)
             _keep_outer(construct)
+    forget_colocations(graph)
     state_shapes(module, graph, built)
     report.count("functionalised", len(built))
 

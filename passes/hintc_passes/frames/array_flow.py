@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hintc.ir import Node, Port
 from hintc_passes.frames.regions import Regions
+from hintc_passes.loops.values import source_of
 
 ARRAY = "TensorArrayV3"
 FLOW_SLOTS = {
@@ -121,20 +123,35 @@ def _check_order(regions: Regions, array: Array) -> None:
         if [use.node for use in readers] == writers:
             return  # written once, before all else
     for port in array.flows:
-        if port.node.op == "Identity":
-            continue
-        followers, reads = _followers(regions, port)
-        if len(followers) > 1:
-            array.blame(f"'{followers[0].name}' and '{followers[1].name}' change the same version")
-        elif followers and any(node.controls for node in reads):
-            array.blame(f"'{followers[0].name}' changes a version that is read later")
+        if port.node.op not in ("Identity", "Switch"):
+            _check_version(regions, array, [port])
 
 
-def _followers(regions: Regions, port: Port) -> tuple[list[Node], list[Node]]:
+def _check_version(regions: Regions, array: Array, ports: Sequence[Port]) -> None:
+    """A version, given by all of `ports`, may be changed once, and is read before that."""
+    followers, reads = _followers(regions, ports)
+    switches: dict[Port, list[Node]] = {}
+    for node in followers:
+        if node.op == "Switch":
+            switches.setdefault(source_of(node.operands[1]), []).append(node)
+    changes = [node for node in followers if node.op != "Switch"]
+    changes += [group[0] for group in switches.values()]
+    if len(changes) > 1:
+        array.blame(f"'{changes[0].name}' and '{changes[1].name}' change the same version")
+    elif changes and any(node.controls for node in reads):
+        array.blame(f"'{changes[0].name}' changes a version that is read later")
+    for group in switches.values():
+        for side in (0, 1):
+            _check_version(regions, array, [Port(node, side) for node in group])
+
+
+def _followers(
+    regions: Regions, ports: Sequence[Port]
+) -> tuple[list[Node], list[Node]]:
     """Nodes that may change or pass on a version of the array, and nodes that read it."""
     followers: list[Node] = []
     reads: list[Node] = []
-    pending = [port]
+    pending = list(ports)
     while pending:
         for reader, _ in regions.graph.uses(pending.pop()):
             if reader.op == "Identity":

@@ -152,6 +152,7 @@ class _Building:
                 "Tout": tuple(dtype_of(r.operands[0]) for r in functions[0].graph.results),
                 "then_branch": FunctionRef(functions[1].name),
                 "else_branch": FunctionRef(functions[0].name),
+                "_lower_using_switch_merge": True,
             },
             name=name,
             controls=self._waits(group),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from hintc.graft import COLOCATION, colocated_with, rename_colocations
 from hintc.ir import ARG, AttributeValue, Graph, Node, Port
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
@@ -92,3 +93,11 @@ def _producers(nodes: Iterable[Node]) -> list[Node]:
             n for node in nodes for n in (*(p.node for p in node.operands), *node.controls)
         )
     )
+
+
+def forget_colocations(graph: Graph) -> None:
+    """Let no node ask for the device of one that is gone."""
+    for node in graph:
+        if COLOCATION in node.attributes:
+            names = {name: name for name in colocated_with(node) if name in graph}
+            rename_colocations(node, names)

@@ -83,6 +83,7 @@ class _Building:
                 "cond": FunctionRef(cond.name),
                 "body": FunctionRef(body.name),
                 "parallel_iterations": enter.attributes.get("parallel_iterations", 10),
+                "_lower_using_switch_merge": True,
             },
             name=base,
             controls=self._waits(),
