@@ -145,9 +145,7 @@ def _check_version(regions: Regions, array: Array, ports: Sequence[Port]) -> Non
             _check_version(regions, array, [Port(node, side) for node in group])
 
 
-def _followers(
-    regions: Regions, ports: Sequence[Port]
-) -> tuple[list[Node], list[Node]]:
+def _followers(regions: Regions, ports: Sequence[Port]) -> tuple[list[Node], list[Node]]:
     """Nodes that may change or pass on a version of the array, and nodes that read it."""
     followers: list[Node] = []
     reads: list[Node] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hintc.call_graph import Effects
+from hintc.call_graph import CONTROL_FLOW_V1, Effects
 from hintc.graft import graft
 from hintc.ir import Function, Module, Node, Port
 from hintc.ir.opdefs import is_stateful
@@ -24,11 +24,13 @@ class Inside:
         nodes: each after what it reads.
         reads: the boundary values that are read, in order of first use.
         waits: nodes outside that it waits for.
+        ends: nodes with side effects that must have run at the end.
     """
 
     nodes: Sequence[Node]
     reads: Sequence[Port]
     waits: Sequence[Node]
+    ends: Sequence[Node] = ()
 
     @property
     def is_stateful(self) -> bool:
@@ -41,6 +43,7 @@ def nodes_inside(
     is_inside: Callable[[Port], bool],
     owns: Callable[[Node], bool],
     effects: Effects,
+    ends: Sequence[Node] = (),
 ) -> Inside:
     """What the values need, by data, and by control where a side effect must come before.
 
@@ -50,18 +53,22 @@ def nodes_inside(
         owns: true for nodes of the region, for which a control edge means nothing more than
             that they are alive if they have no side effect.
         effects: knows them.
+        ends: what is waited for beside the values.
 
     Raises:
         Refusal: an operation cannot be in a function.
     """
-    order = _before([p.node for p in results if is_inside(p)], is_inside, owns, controls=True)
+    starts = [p.node for p in results if is_inside(p)]
+    ends = [node for node in ends if is_inside(Port(node))]
+    order = _before([*starts, *ends], is_inside, owns, controls=True)
     acting: set[Node] = set()
     for node in order:
         before = {p.node for p in node.operands if is_inside(p)}.union(node.controls)
         if effects.of(node) or not acting.isdisjoint(before):
             acting.add(node)
+    ends = [node for node in ends if node in acting]
     kept = _before(
-        [p.node for p in results if is_inside(p)],
+        [*starts, *ends],
         is_inside,
         lambda node: node in acting,
         controls=bool(acting),
@@ -71,10 +78,12 @@ def nodes_inside(
     waits = dict.fromkeys(c for n in kept for c in n.controls if not owns(c))
     for node in kept:
         _check(node)
-    return Inside(kept, list(reads), list(waits))
+    return Inside(kept, list(reads), list(waits), ends)
 
 
 def _check(node: Node) -> None:
+    if node.op in CONTROL_FLOW_V1:
+        raise Refusal("frame-malformed", f"{node.op} '{node.name}' inside is of no loop inside")
     if node.op.startswith(_FAMILIES) and is_stateful(node):
         raise Refusal(
             "frame-resource",
@@ -105,7 +114,7 @@ def _before(
         pending.append((node, True))
         before = [p.node for p in node.operands if is_inside(p)]
         if controls:
-            before += [c for c in node.controls if follows(c)]
+            before += [c for c in node.controls if follows(c) and is_inside(Port(c))]
         pending.extend((n, False) for n in reversed(before) if n not in seen)
     return order
 
@@ -135,4 +144,6 @@ def region_function(
     for label, port in results:
         value = values.get(port) or Port(copies[port.node], port.index)
         function.graph.add_result(label, value)
+    for at, node in enumerate(inside.ends):
+        function.graph.control_results[f"end_{at}"] = copies[node]
     return function

@@ -31,7 +31,9 @@ def state_shapes(module: Module, graph: Graph, nodes: Iterable[Node]) -> None:
 
 def _state(module: Module, graph: Graph, node: Node, args: Sequence[Shape] | None) -> None:
     ports = [p for p in node.operands if dtype_of(p) is not DType.VARIANT]
-    found = infer_shapes(module, graph, ports, args)
+    # asked although not needed: loops in a row are looked at only as far back as this is known
+    rows = [p.node.operands[0] for p in node.operands if p.node.op == "TensorListFromTensor"]
+    found = infer_shapes(module, graph, [*ports, *rows], args)
     shapes = [found.get(port, Shape(())) for port in node.operands]
     results = (
         _of_if(module, node, shapes[1:]) if node.op in _IFS else _of_loop(module, node, shapes)

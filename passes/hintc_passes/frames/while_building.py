@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hintc.call_graph import Effects
 from hintc.ir import FunctionRef, Module, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc_passes.frames.region_function import nodes_inside, region_function
+from hintc_passes.frames.region_function import Inside, nodes_inside, region_function
 from hintc_passes.frames.regions import Loop, Regions
 from hintc_passes.frames.replacing import check_closed, take_over
 from hintc_passes.loops.refusal import Refusal
@@ -35,12 +37,25 @@ class _Building:
                 raise Refusal(
                     "frame-malformed", f"the loop reads the reference '{port}'", "Freeze the graph."
                 )
+        self._check_controls()
         self._go_on = loop.conditions[0].operands[0]
-        owns = loop.members.__contains__
-        self._cond = nodes_inside([self._go_on], self._is_inside, owns, effects)
-        self._body = nodes_inside(self._nexts, self._is_inside, owns, effects)
+        self._cond = self._inside([self._go_on], [loop.conditions[0]], effects)
+        nexts = [following for _, following in loop.variables.values()]
+        self._body = self._inside(self._nexts, nexts, effects)
         self._doomed = [*loop.members, *loop.exits]
         check_closed(self._graph, self._doomed, loop.exits)
+
+    def _inside(self, results: Sequence[Port], ends: Sequence[Node], effects: Effects) -> Inside:
+        """What computes `results`, and what `ends` wait for."""
+        waits = list(dict.fromkeys(c for end in ends for c in end.controls))
+        owns = self._loop.members.__contains__
+        return nodes_inside(results, self._is_inside, owns, effects, waits)
+
+    def _check_controls(self) -> None:
+        """Raises a Refusal where a variable waits for a side effect."""
+        for node in (*self._loop.variables, *self._loop.switches):
+            if any(control in self._regions.acting for control in node.controls):
+                raise Refusal("frame-malformed", f"'{node.name}' waits for a side effect")
 
     def _is_inside(self, port: Port) -> bool:
         """False for variables of the loop and values that enter it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port
 from hintc.ir.opdefs import is_stateful
+from hintc_passes.loops.bounds import upper_bounds
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.values import is_unit_step, known_int, readers, source_of
 
@@ -74,8 +75,8 @@ class WhileLoop:
         """Read a loop and give its variables roles.
 
         Raises:
-            Refusal: a TensorList or resource is used in a way that no Scan has, or a step has
-                side effects.
+            Refusal: the loop does not count up to bounds, a TensorList or resource is used in a
+                way that no Scan has, or a step has side effects.
         """
         cond, body = (_function(module, node, key) for key in ("cond", "body"))
         effects = [n for n in body if is_stateful(n) and not n.op.startswith("_")]
@@ -93,6 +94,8 @@ class WhileLoop:
         loop = cls(node, graph, cond, body, variables)
         for variable in variables:
             loop._give_role(variable)
+        # what stops by data is told so before what it does to lists
+        upper_bounds(cond.results[0].operands[0], loop.is_index_of_cond, lambda port: port)
         for variable in variables:
             if variable.arg.node.attributes.get("T") is DType.VARIANT:
                 loop._give_list_role(variable)
@@ -112,6 +115,13 @@ class WhileLoop:
         """True if a value of the body is the number of steps done before this one."""
         port = source_of(port)
         return any(v.arg == port and v.role is Role.INDEX for v in self.variables)
+
+    def is_index_of_cond(self, port: Port) -> bool:
+        """True if an argument of the condition is the number of steps done."""
+        node = port.node
+        return node in self.cond.args and (
+            self.variables[self.cond.args.index(node)].role is Role.INDEX
+        )
 
     def _give_list_role(self, variable: Variable) -> None:
         if variable.role is Role.INVARIANT:
