@@ -55,8 +55,19 @@ class _Building:
 
     def _group(self, merges: Sequence[Node]) -> _Group:
         sides = [[self._operand(m, at) for m in merges] for at in (0, 1)]
-        insides = [nodes_inside(side, self._is_inside, self._owns, self._effects) for side in sides]
+        insides = [
+            nodes_inside(
+                side, self._is_inside, self._owns, self._effects, self._waited_for(merges, at)
+            )
+            for at, side in enumerate(sides)
+        ]
         return _Group(merges, (sides[0], sides[1]), (insides[0], insides[1]))
+
+    def _waited_for(self, merges: Sequence[Node], branch: int) -> list[Node]:
+        """Nodes of a branch that the Merges wait for."""
+        region = self._condition.branches[branch]
+        controls = dict.fromkeys(c for merge in merges for c in merge.controls)
+        return [c for c in controls if self._regions.of[c] is region]
 
     def _operand(self, merge: Node, branch: int) -> Port:
         """What a Merge gives if the predicate is False (0) or True (1)."""

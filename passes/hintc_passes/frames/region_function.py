@@ -78,7 +78,7 @@ def nodes_inside(
     waits = dict.fromkeys(c for n in kept for c in n.controls if not owns(c))
     for node in kept:
         _check(node)
-    return Inside(kept, list(reads), list(waits), ends)
+    return Inside(kept, list(reads), list(waits), [n for n in kept if effects.of(n)])
 
 
 def _check(node: Node) -> None:

@@ -381,7 +381,10 @@ class _Finder:
             not isinstance(condition, Condition)
             or len(node.operands) != 2
             or set(sides) != set(condition.branches)
-            or not all(condition.parent.is_in(self._found.of[n]) for n in node.controls)
+            or not all(
+                condition.parent.is_in(region) or region in condition.branches
+                for region in (self._found.of[n] for n in node.controls)
+            )
         ):
             self._blame(node, sides, "does not join the two branches of one condition")
             self._found.place(node, self._found.root if not sides else _common(sides))
