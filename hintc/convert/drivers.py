@@ -31,9 +31,8 @@ from hintc.tflite.handoff import to_tflite_model
 from hintc.tflite.inspect import op_counts
 from hintc.tflite.state import StateMode
 
-_LOOPS = ("loop-", "state-", "frame-")
-"""How the codes of remarks on loops that stay what they are begin."""
-_LISTS = ("TensorList", "TensorArray")
+_LOOP_CODES = ("branch-", "frame-", "loop-", "tensor-array")
+"""Beginnings of the codes of remarks on control flow that was left as it is."""
 
 
 def compile(
@@ -150,7 +149,7 @@ def convert(
         lambda: read_source(source, inputs, outputs, signature), steps, instruments, verify_each
     )
     report = compiled.report
-    with _timed(report, "convert"), _explained(report):
+    with _timed(report, "convert"), _loops_explained(report):
         legalized = to_tflite_model(
             compiled.graph_def,
             compiled.inputs,
@@ -207,19 +206,21 @@ def _compile(
 
 
 @contextmanager
-def _explained(report: Report) -> Iterator[None]:
-    """Lists of TensorFlow that the converter stumbles on are there because a loop stayed a loop."""
+def _loops_explained(report: Report) -> Iterator[None]:
+    """Where the converter fails on a list, the loops that stayed loops say why they did."""
     try:
         yield
     except HintcError as error:
-        stayed = [r for r in report.not_fused if r.code.startswith(_LOOPS)]
-        if not stayed or not any(name in str(error) for name in _LISTS):
+        loops = [r for r in report.not_fused if r.code.startswith(_LOOP_CODES)]
+        if not loops or "TensorList" not in error.what + (error.why or ""):
             raise
+        reasons = "; ".join(f"'{r.node}' stays a loop: {r.reason}" for r in loops[:3])
+        remedy = next((r.remedy for r in loops if r.remedy), error.remedy)
         raise HintcError(
-            "this loop cannot be converted: it uses lists that TFLite does not have",
-            node=stayed[0].node,
-            why=stayed[0].reason,
-            remedy=stayed[0].remedy or error.remedy,
+            error.what,
+            node=loops[0].node,
+            why=reasons,
+            remedy=remedy,
         ) from error
 
 

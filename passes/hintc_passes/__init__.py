@@ -4,14 +4,16 @@ They reach the core as any plug-in does: the entry point in the group ``hintc.pa
 package, and the registry imports its modules.
 """
 
-# Stubs first: what they stand for must be there before anything else looks. Then calls: what is
-# inside a function is seen only when it is in line. Hints are collected before loops are raised,
+# Stubs first: what they stand for must be there before anything else looks. Then control flow v1,
+# while bodies are still functions with frames of their own. Then calls: what is inside a function
+# is seen only when it is in line. Hints are collected before loops are raised,
 # because a hint says where a step begins and ends. Lengths are peeled before cells are split: the
 # masks cover all cells of a loop at once. Dead code goes before loops are raised too: a sequence
 # that nobody reads would be one that a kernel has to give.
 DEFAULT_PIPELINE = ",".join(
     (
         "import-stubs",
+        "functionalise-control-flow",
         "inline-functions",
         "remove-training-nodes",
         "fold-constants",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hintc.graphdef.emit import known_array
-from hintc.ir import Port, Tensor
+from hintc.ir import Port, Shape, Tensor
 from hintc_passes.loops.values import dimension_of, known_int, source_of
 
 Dimension = int | tuple[Port, int]
@@ -30,6 +30,18 @@ def dimension(port: Port, axis: int) -> Dimension:
     """One dimension of a value, followed back as far as it is provably the same."""
     found = _dimensions(port, axis + 1, _DEPTH)
     return found[axis] if axis < len(found) else (source_of(port), axis)
+
+
+def first_dimension(port: Port) -> Dimension:
+    """The first dimension of a value of rank 1 at least; a Placeholder's own shape is known."""
+    found = dimension(port, 0)
+    if isinstance(found, int):
+        return found
+    shape = found[0].node.attributes.get("shape")
+    if found[0].node.op == "Placeholder" and isinstance(shape, Shape) and shape.dims:
+        size = shape.dims[found[1]]
+        return size if size >= 0 else found
+    return found
 
 
 def _dimensions(port: Port, rank: int, depth: int) -> tuple[Dimension, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hintc.graphdef.emit import Emitter, known_array
 from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port
+from hintc_passes.loops.bounds import upper_bounds
 from hintc_passes.loops.linear import STEP, Linear
 from hintc_passes.loops.values import known_int, readers, source_of
 from hintc_passes.loops.while_loop import IF_OPS, Role, Variable, WhileLoop
@@ -20,16 +21,18 @@ _FOLLOWING = Linear(1) + Linear.of(STEP)
 """The index of the next step."""
 
 
-def understood(module: Module, graph: Graph, node: Node) -> WhileLoop:
-    """A loop with the roles of all its variables.
+def understand(module: Module, loop: WhileLoop) -> list[Linear]:
+    """Give all variables of a loop their roles; the numbers of steps that it may not exceed.
 
     Raises:
         Refusal: something in it has no place in a Scan.
     """
-    loop = WhileLoop.of(module, graph, node)
     _find_ended(module, loop)
+    condition = loop.cond.results[0].operands[0]
+    # what stops by data is told so before what it does to lists
+    limits = upper_bounds(condition, loop.form, lambda p: _steps_until_all_ended(loop, p))
     loop.give_list_roles()
-    return loop
+    return limits
 
 
 def _find_ended(module: Module, loop: WhileLoop) -> None:
@@ -40,7 +43,7 @@ def _find_ended(module: Module, loop: WhileLoop) -> None:
         _find_ahead(module, loop, variable)
 
 
-def steps_until_all_ended(loop: WhileLoop, condition: Port) -> Linear | None:
+def _steps_until_all_ended(loop: WhileLoop, condition: Port) -> Linear | None:
     """The number of steps while ``not all(ended)``; None if the condition is something else."""
     node = source_of(condition).node
     if node.op != "LogicalNot":

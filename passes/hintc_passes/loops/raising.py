@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from hintc.ir import (
     Shape,
 )
 from hintc.ir.scan import dtype_of
+from hintc_passes.loops.ended import understand
 from hintc_passes.loops.equal_states import merge_states
 from hintc_passes.loops.last_row import LastRow
-from hintc_passes.loops.linear import STEP, known_scalar
+from hintc_passes.loops.linear import STEP, Linear, known_scalar
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.rows import Rows, is_reversed, rows_read
 from hintc_passes.loops.trip_count import TripCount, sequences_of
@@ -32,25 +33,27 @@ from hintc_passes.loops.values import readers, source_of, sweep
 from hintc_passes.loops.while_loop import Role, Variable, WhileLoop, bad_list
 
 
-def raise_loop(module: Module, loop: WhileLoop) -> Node:
+def raise_loop(module: Module, graph: Graph, node: Node) -> Node:
     """Replace the loop by a Scan of the same name.
 
     Raises:
         Refusal: it is no Scan; nothing was changed.
     """
+    loop = WhileLoop.of(module, graph, node)
     try:
-        return merge_states(module, loop.graph, _Raising(module, loop).run())
+        limits = understand(module, loop)
+        return merge_states(module, graph, _Raising(module, loop, limits).run())
     finally:
-        sweep(loop.graph, loop.hoisted)
+        sweep(graph, loop.hoisted)
 
 
 class _Raising:
-    def __init__(self, module: Module, loop: WhileLoop) -> None:
+    def __init__(self, module: Module, loop: WhileLoop, limits: Sequence[Linear]) -> None:
         self._module, self._loop, self._graph = module, loop, loop.graph
         node = loop.node
         self._origin = node.origin or (node.name,)
         self._emit = Emitter(loop.graph, node.name, self._origin)
-        self._trip = TripCount(loop)
+        self._trip = TripCount(loop, limits)
         self._states = loop.with_role(Role.STATE)
         self._lasts = [
             LastRow.of(v, self._states, self._trip)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hintc.graphdef.emit import Emitter, known_array
 from hintc.ir import Port
-from hintc_passes.loops.bounds import Bounds, upper_bounds
-from hintc_passes.loops.ended import steps_until_all_ended
+from hintc_passes.loops.bounds import Bounds
 from hintc_passes.loops.linear import Linear
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.values import is_zeros, known_int, readers, source_of
@@ -24,6 +25,10 @@ def sequences_of(loop: WhileLoop) -> dict[int, Port]:
 class TripCount:
     """The trip count of a loop.
 
+    Args:
+        loop: the loop, its variables with roles.
+        limits: the numbers of steps that it may not exceed.
+
     Attributes:
         form: the trip count in terms of values outside the loop; negative means no steps.
 
@@ -31,11 +36,9 @@ class TripCount:
         Refusal: the count is not known before the loop starts.
     """
 
-    def __init__(self, loop: WhileLoop) -> None:
+    def __init__(self, loop: WhileLoop, limits: Sequence[Linear]) -> None:
         self._loop = loop
-        result = loop.cond.results[0].operands[0]
-        forms = upper_bounds(result, loop.form, lambda p: steps_until_all_ended(loop, p))
-        bounds = Bounds(forms, loop.sizes)
+        bounds = Bounds(limits, loop.sizes)
         least = bounds.least()
         if least is None:
             raise Refusal(
