@@ -31,6 +31,12 @@ from hintc.tflite.inspect import op_counts
 from hintc.tflite.state import StateMode
 
 
+_NOT_CARRIED = (
+    "the model keeps a state in this variable from one call to the next; here each run starts "
+    "from the value that it has now"
+)
+
+
 def compile(
     source: Any,
     inputs: Any = None,
@@ -175,6 +181,7 @@ def _compile(
         source = read()
         module = source.lift()
     report.source = source.description
+    report.add_notes("state-not-carried", [(name, _NOT_CARRIED) for name in source.carried])
     report.ops_before = count_ops(source.graph_def)
     report.sizes["source"] = source.graph_def.ByteSize()
     try:

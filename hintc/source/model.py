@@ -22,6 +22,8 @@ class SourceModel:
         keys: tensor name -> the name by which a signature or a Keras model knows it; empty for
             sources that have no such names.
         description: the source in a few words, for reports.
+        carried: variables in which the model keeps a state from one call to the next; here each
+            run starts from their values.
     """
 
     graph_def: Any
@@ -29,6 +31,7 @@ class SourceModel:
     outputs: tuple[str, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
     description: str = "GraphDef"
+    carried: tuple[str, ...] = ()
     _unused: list[Module] = field(default_factory=list, repr=False, compare=False)
     """The graph as it was lifted to check it, for the first `lift`."""
 

@@ -104,8 +104,7 @@ def _read_object(source: Any, outputs: tuple[str, ...] | None) -> SourceModel:
     if isinstance(source, tf.Graph):
         return SourceModel(source.as_graph_def(), (), (), description="Graph")
     if isinstance(source, (tf.compat.v1.Session, tf.compat.v1.InteractiveSession)):
-        frozen, names = session.freeze_session(source, outputs)
-        return SourceModel(frozen, (), names, description="Session")
+        return session.freeze_session(source, outputs)
     if isinstance(source, tf.types.experimental.ConcreteFunction):
         return function.freeze_function(source)
     if isinstance(source, tf.types.experimental.PolymorphicFunction):
