@@ -10,6 +10,8 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
+
 from hintc.errors import HintcError
 from hintc.ops import PREFIX, Quantize, Target
 from hintc.runtime.session import tensor_name
