@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 STEPS, DEPTH, UNITS, WORDS = 5, 3, 4, 11
+TOLERANCE = 1e-5
 SEQUENCE = {"return_sequences": True}
 NAMES = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "LSTM",
@@ -41,7 +43,6 @@ class Case:
     keras_3: Mapping[str, int] | None = None
     inputs: tuple[tuple[int | None, ...], ...] = ((STEPS, DEPTH),)
     dtype: str = "float32"
-    note: str = field(default="", compare=False)
 
     def expected(self, version: int) -> Mapping[str, int]:
         """Operators of the model made by that version of Keras."""
@@ -130,9 +131,7 @@ CASES: dict[str, Case] = {
     "LSTM, whole sequence, h and c used": Case(lstm(return_state=True, **SEQUENCE), _ONE),
     "LSTM, dropout": Case(lstm(dropout=0.3), _ONE),
     "LSTM, recurrent dropout": Case(lstm(dropout=0.2, recurrent_dropout=0.3), _ONE),
-    "LSTM, Dropout, LSTM": Case(
-        chain(lstm(**SEQUENCE), lambda k: k.Dropout(0.5), lstm()), _TWO
-    ),
+    "LSTM, Dropout, LSTM": Case(chain(lstm(**SEQUENCE), lambda k: k.Dropout(0.5), lstm()), _TWO),
     "LSTM, `unroll=True`": Case(lstm(unroll=True), {}),
     "LSTM, hard sigmoid": Case(lstm(recurrent_activation="hard_sigmoid"), _LOOP, "gate-activation"),
     "LSTM, linear activation": Case(lstm(activation="linear"), _LOOP, "cell-activation"),
@@ -146,9 +145,7 @@ CASES: dict[str, Case] = {
     "Bidirectional LSTM, mul": Case(both_ways(lstm(**SEQUENCE), merge_mode="mul"), _TWO),
     "Bidirectional LSTM, ave": Case(both_ways(lstm(), merge_mode="ave"), _TWO),
     "Bidirectional LSTM, not merged": Case(both_ways(lstm(**SEQUENCE), merge_mode=None), _TWO),
-    "Bidirectional LSTM, dynamic time": Case(
-        both_ways(lstm(**SEQUENCE)), _TWO, inputs=_ANY_TIME
-    ),
+    "Bidirectional LSTM, dynamic time": Case(both_ways(lstm(**SEQUENCE)), _TWO, inputs=_ANY_TIME),
     "Bidirectional LSTM, recurrent dropout": Case(
         both_ways(lstm(dropout=0.2, recurrent_dropout=0.2)), _TWO
     ),
@@ -178,24 +175,18 @@ CASES: dict[str, Case] = {
     ),
     "Masking, LSTM": Case(chain(masking, lstm()), _LOOP, "masked"),
     "Masking, LSTM, whole sequence": Case(chain(masking, lstm(**SEQUENCE)), _LOOP, "masked"),
-    "Masking, Bidirectional LSTM": Case(
-        chain(masking, both_ways(lstm())), {WHILE: 2}, "masked"
-    ),
+    "Masking, Bidirectional LSTM": Case(chain(masking, both_ways(lstm())), {WHILE: 2}, "masked"),
     "SimpleRNN": Case(simple_rnn(), {RNN: 1}),
     "SimpleRNN, dynamic time": Case(simple_rnn(), {RNN: 1}, inputs=_ANY_TIME),
     "SimpleRNN, `use_bias=False`": Case(simple_rnn(use_bias=False), {RNN: 1}),
     "SimpleRNN, `activation='relu'`": Case(simple_rnn(activation="relu"), {RNN: 1}),
-    "SimpleRNN, recurrent dropout": Case(
-        simple_rnn(dropout=0.3, recurrent_dropout=0.2), {RNN: 1}
-    ),
+    "SimpleRNN, recurrent dropout": Case(simple_rnn(dropout=0.3, recurrent_dropout=0.2), {RNN: 1}),
     "SimpleRNN, `unroll=True`": Case(simple_rnn(unroll=True), {}),
     "Bidirectional SimpleRNN": Case(both_ways(simple_rnn(**SEQUENCE)), {RNN: 2}),
     "GRU": Case(gru(), _LOOP, "cell-term"),
     "GRU, `reset_after=False`": Case(gru(reset_after=False), _LOOP, "cell-term"),
     "GRU, dynamic time": Case(gru(**SEQUENCE), _LOOP, "cell-term", inputs=_ANY_TIME),
-    "GRU, recurrent dropout": Case(
-        gru(dropout=0.3, recurrent_dropout=0.2), _LOOP, "cell-term"
-    ),
+    "GRU, recurrent dropout": Case(gru(dropout=0.3, recurrent_dropout=0.2), _LOOP, "cell-term"),
     "GRU, `unroll=True`": Case(gru(unroll=True), {}),
     "Bidirectional GRU": Case(both_ways(gru(**SEQUENCE)), {WHILE: 2}, "cell-term"),
     "Masking, GRU": Case(chain(masking, gru()), _LOOP, "masked", keras_3={WHILE: 2}),
@@ -233,7 +224,5 @@ row needs Flex or a custom operator. Each row is converted in the tests and equa
 """
 
 
-TOLERANCE = 1e-5
-
 if __name__ == "__main__":
-    print(page(), end="")
+    sys.stdout.write(page())

@@ -57,7 +57,7 @@ def check_equal(case: Case, model: Any, converted: Converted) -> None:
     runner = Interpreter(converted.tflite)
     for batch in (1, 3):
         values = feeds(case, batch)
-        wanted = model.predict(values if len(values) > 1 else values[0], verbose=0)
+        wanted = model(values if len(values) > 1 else values[0], training=False)
         wanted = wanted if isinstance(wanted, (list, tuple)) else [wanted]
         for _ in range(2):
             got = list(runner.run(dict(zip(converted.inputs, values, strict=True))).values())

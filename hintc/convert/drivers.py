@@ -30,7 +30,6 @@ from hintc.tflite.handoff import to_tflite_model
 from hintc.tflite.inspect import op_counts
 from hintc.tflite.state import StateMode
 
-
 _NOT_CARRIED = (
     "the model keeps a state in this variable from one call to the next; here each run starts "
     "from the value that it has now"

@@ -80,10 +80,10 @@ def without_assignments(
         HintcError: the outputs show an assignment of the same run.
     """
     module = lift(graph_def)
-    pruning = _Pruning(module, variables or {})
+    names = variables or {}
     needed = _needed(find_port(module.graph, name, "output").node for name in outputs)
-    carried = pruning.prune(module.graph, needed)
-    return lower(module), [(variables or {}).get(name, name) for name in carried]
+    carried = _Pruning(module, names).prune(module.graph, needed)
+    return lower(module), list(dict.fromkeys(names.get(name, name) for name in carried))
 
 
 def _needed(roots: Iterable[Node]) -> set[Node]:

@@ -29,10 +29,14 @@ def freeze_function(function: Any, description: str = "ConcreteFunction") -> Sou
     frozen = _freeze(reading, description)
     inputs = tuple(short_name(t.name) for t in frozen.inputs)
     outputs = tuple(short_name(t.name) for t in frozen.outputs)
-    keys = dict(zip(inputs, _argument_names(function, len(inputs)), strict=False))
-    keys |= dict(zip(outputs, _result_keys(function, len(outputs)), strict=False))
     return SourceModel(
-        frozen.graph.as_graph_def(), inputs, outputs, keys, description, carried=tuple(carried)
+        frozen.graph.as_graph_def(),
+        inputs,
+        outputs,
+        dict(zip(inputs, _argument_names(function, len(inputs)), strict=False)),
+        dict(zip(outputs, _result_keys(function, len(outputs)), strict=False)),
+        description,
+        tuple(carried),
     )
 
 

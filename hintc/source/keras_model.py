@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -53,10 +53,9 @@ def read_keras_model(model: Any) -> SourceModel:
 
     traced = trace(tf.function(infer, autograph=False), specs, description)
     source = freeze_function(traced, description)
-    keys = dict(source.keys)
-    if len(output_names) == len(source.outputs):
-        keys |= dict(zip(source.outputs, output_names, strict=True))
-    return replace(source, keys=keys)
+    if len(output_names) != len(source.outputs):
+        return source
+    return replace(source, output_keys=dict(zip(source.outputs, output_names, strict=True)))
 
 
 def _keys(values: Any) -> list[str]:

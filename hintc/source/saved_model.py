@@ -122,8 +122,13 @@ def _read_v1(folder: Path, meta_graph: Any, name: str, description: str) -> Sour
         except Exception as error:
             raise _cannot_load(folder, error) from error
         frozen = freeze_session(session, list(outputs.values()))
-    keys = {tensor: key for named in (inputs, outputs) for key, tensor in named.items()}
-    return replace(frozen, inputs=tuple(inputs.values()), keys=keys, description=description)
+    return replace(
+        frozen,
+        inputs=tuple(inputs.values()),
+        input_keys={tensor: key for key, tensor in inputs.items()},
+        output_keys={tensor: key for key, tensor in outputs.items()},
+        description=description,
+    )
 
 
 def _tensors(named: Any, description: str) -> dict[str, str]:
