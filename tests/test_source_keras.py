@@ -152,6 +152,18 @@ def test_stateful_layers_start_from_their_present_state(version: Any) -> None:
 
 
 @VERSIONS
+def test_persisting_states_go_on_as_in_keras(version: Any) -> None:
+    layers = version.layers
+    given = layers.Input(batch_shape=(BATCH, STEPS, DEPTH))
+    model = version.Model(given, layers.LSTM(UNITS, stateful=True)(given))
+    runner = Interpreter(hintc.convert(model, state="persist").tflite)
+    for seed in (1, 2, 3):
+        x = values(BATCH, STEPS, DEPTH, seed=seed)
+        (got,) = runner.run([x]).values()
+        np.testing.assert_allclose(got, model(x), atol=1e-6)
+
+
+@VERSIONS
 def test_a_state_that_the_same_call_reads_again_is_refused(version: Any) -> None:
     layers = version.layers
     given = layers.Input(batch_shape=(BATCH, STEPS, DEPTH))

@@ -32,7 +32,7 @@ from hintc.tflite.state import StateMode
 
 _NOT_CARRIED = (
     "the model keeps a state in this variable from one call to the next; here each run starts "
-    "from the value that it has now"
+    "from the value that it has now, except in fused kernels with state='persist'"
 )
 
 
