@@ -74,7 +74,8 @@ def without_assignments(
         variables: node that holds a variable -> the variable's name, where they differ.
 
     Returns:
-        The graph, and the variables whose new values the outputs of a next run would have shown.
+        The graph (the same object if nothing assigns), and the variables whose new values the
+        outputs of a next run would have shown.
 
     Raises:
         HintcError: the outputs show an assignment of the same run.
@@ -82,7 +83,10 @@ def without_assignments(
     module = lift(graph_def)
     names = variables or {}
     needed = _needed(find_port(module.graph, name, "output").node for name in outputs)
-    carried = _Pruning(module, names).prune(module.graph, needed)
+    pruning = _Pruning(module, names)
+    carried = pruning.prune(module.graph, needed)
+    if not pruning.removed:
+        return graph_def, []
     return lower(module), list(dict.fromkeys(names.get(name, name) for name in carried))
 
 
@@ -104,11 +108,15 @@ class _Pruning:
     Args:
         module: has the functions; they are changed.
         variables: see `without_assignments`.
+
+    Attributes:
+        removed: how many nodes.
     """
 
     def __init__(self, module: Module, variables: Mapping[str, str]) -> None:
         self._module = module
         self._variables = variables
+        self.removed = 0
         self._touched: dict[str, _Touched] = {}
         self._pruned: set[str] = set()
 
@@ -133,7 +141,7 @@ class _Pruning:
             _check_order(self._module, graph, (origin, name), uses, needed)
         for node in needed.intersection(writers):
             self._prune_callees(node)
-        _remove(graph, [node for node in writers if node not in needed])
+        self.removed += _remove(graph, [node for node in writers if node not in needed])
         return [node.name for node in graph if node in shown]
 
     def _prune_callees(self, node: Node) -> None:
@@ -276,8 +284,8 @@ def _after(graph: Graph, writers: Sequence[Node]) -> set[Node]:
     return seen
 
 
-def _remove(graph: Graph, writers: Sequence[Node]) -> None:
-    """Remove nodes and all that reads them; what waited for them need not wait."""
+def _remove(graph: Graph, writers: Sequence[Node]) -> int:
+    """Remove nodes and all that reads them; what waited for them need not wait. How many."""
     doomed: dict[Node, None] = dict.fromkeys(writers)
     waiting = list(writers)
     while waiting:
@@ -291,3 +299,4 @@ def _remove(graph: Graph, writers: Sequence[Node]) -> None:
         before = (*node.controls, *(p.node for p in node.operands)) if in_frames else ()
         graph.replace_control_uses(node, [n for n in before if n not in doomed])
     graph.remove(doomed)
+    return len(doomed)

@@ -53,6 +53,8 @@ def _without_assignments(function: Any) -> tuple[Any, list[str]]:
         if id(outer) in called
     }
     pruned, carried = without_assignments(graph_def, [short_name(n) for n in names], variables)
+    if pruned is graph_def:
+        return function, []
     return _imported(function, pruned, names), carried
 
 
