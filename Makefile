@@ -52,6 +52,10 @@ bench: $(STAMP) ## measure speed beside peers; prints times, ratios and growth
 	    echo "== $$script"; $(BIN)/python "$$script" $(ARGS) 2> >(grep -v -e '^[IW]0' -e '^WARNING' >&2); \
 	done
 
+.PHONY: tables
+tables: $(STAMP) ## write the pages of docs/ that are tables of the tests
+	$(BIN)/python tests/keras_models.py > docs/keras-models.md
+
 .PHONY: format
 format: $(STAMP) ## format the code, fix what ruff can fix
 	$(BIN)/ruff check --fix-only

@@ -240,6 +240,22 @@ def test_multiplication_by_ones_goes_where_it_cannot_broadcast() -> None:
     assert lines(module.graph) == ["row = Const()", "c = Mul(x, row)"]
 
 
+def test_ones_may_be_shared() -> None:
+    module, outcome = run(
+        NAME,
+        in_graph(
+            """
+            %ones = OnesLike(%x) {T = float}
+            %a = Mul(%x, %ones) {T = float}
+            %b = Mul(%x, %ones) {T = float}
+            %c = Sub(%a, %b) {T = float}
+            """
+        ),
+    )
+    assert lines(module.graph) == ["c = Sub(x, x)"]
+    assert not outcome.remarks
+
+
 def test_meaning_with_everything_in_it() -> None:
     import tensorflow as tf
 

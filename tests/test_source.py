@@ -28,6 +28,11 @@ def placeholder_shape(source: SourceModel, name: str) -> list[int]:
     return [dim.size for dim in node.attr["shape"].shape.dim]
 
 
+def by_output_key(source: SourceModel, *values: Any) -> dict[str, Any]:
+    names = [source.output_keys[name] for name in source.outputs]
+    return dict(zip(names, outputs_of(source, *values), strict=True))
+
+
 def scale_module() -> Any:
     """A tf.Module with a variable and a function `apply` of it; keep it alive to use `apply`."""
     module = tf.Module()
@@ -172,7 +177,7 @@ def test_functions(traced: bool) -> None:
     scale = scale_module()
     source = read_source(scale.apply.get_concrete_function() if traced else scale.apply)
     assert source.inputs == ("data",)
-    assert [source.keys[name] for name in source.outputs] == ["plain", "scaled"]
+    assert [source.output_keys[name] for name in source.outputs] == ["plain", "scaled"]
     plain, scaled = outputs_of(source, X)
     np.testing.assert_array_equal(plain, X)
     np.testing.assert_allclose(scaled, X * [1, 2, 3], rtol=1e-6)
@@ -204,8 +209,9 @@ def test_saved_model_2(tmp_path: Path, signature: str | None) -> None:
     signatures = {"serving_default": scale.apply, "other": scale.apply}
     tf.saved_model.save(scale, str(tmp_path), signatures=signatures)
     source = read_source(tmp_path, signature=signature)
-    assert sorted(source.keys.values()) == ["data", "plain", "scaled"]
-    by_key = {source.keys[n]: v for n, v in zip(source.outputs, outputs_of(source, X), strict=True)}
+    assert sorted(source.output_keys.values()) == ["plain", "scaled"]
+    assert list(source.input_keys.values()) == ["data"]
+    by_key = by_output_key(source, X)
     np.testing.assert_allclose(by_key["scaled"], X * [1, 2, 3], rtol=1e-6)
     np.testing.assert_array_equal(by_key["plain"], X)
 
@@ -218,9 +224,26 @@ def test_saved_model_1(tmp_path: Path) -> None:
         v1.saved_model.simple_save(session, str(tmp_path / "m"), {"in": x}, {"out": y})
     source = read_source(tmp_path / "m")
     assert (source.inputs, source.outputs) == (("x",), ("y",))
-    assert dict(source.keys) == {"x": "in", "y": "out"}
+    assert (dict(source.input_keys), dict(source.output_keys)) == ({"x": "in"}, {"y": "out"})
     assert read_source(tmp_path / "m" / "saved_model.pb", ["in"], ["out"]).outputs == ("y",)
     np.testing.assert_array_equal(outputs_of(source, X)[0], X)
+
+
+def test_signatures_are_listed_and_chosen(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3], "x")
+        y = tf.multiply(x, v1.get_variable("w", [3], initializer=v1.ones_initializer()), name="y")
+        session.run(v1.global_variables_initializer())
+        builder = v1.saved_model.Builder(str(tmp_path / "m"))
+        define = v1.saved_model.signature_def_utils.predict_signature_def
+        signatures = {"one": define({"in": x}, {"out": y}), "two": define({"in": x}, {"same": x})}
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+    with pytest.raises(HintcError, match="2 signatures: 'one', 'two'"):
+        read_source(tmp_path / "m")
+    assert read_source(tmp_path / "m", signature="one").outputs == ("y",)
+    source = read_source(tmp_path / "m", signature="two")  # one tensor, two names
+    assert (dict(source.input_keys), dict(source.output_keys)) == ({"x": "in"}, {"x": "same"})
 
 
 # -- Keras -------------------------------------------------------------------------------------

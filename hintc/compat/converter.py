@@ -85,8 +85,8 @@ class TFLiteConverter:
         Raises:
             HintcError: variables without values, outputs that are not there.
         """
-        frozen, outputs = freeze_session(sess, [_name(t) for t in output_tensors])
-        return cls(frozen, input_tensors, list(outputs))
+        frozen = freeze_session(sess, [_name(t) for t in output_tensors])
+        return cls(frozen.graph_def, input_tensors, list(frozen.outputs))
 
     @classmethod
     def from_frozen_graph(

@@ -89,7 +89,7 @@ def compare(
     report.tolerance = (rtol, atol)
     # A model whose state persists agrees on its first invoke only, each feed on a new instance.
     once = state == "persist" and isinstance(result, bytes)
-    tensors = {key: tensor for tensor, key in source.keys.items()}
+    tensors = {key: tensor for tensor, key in source.input_keys.items()}
     for feed in feeds:
         found: EquivalenceReport = check_equivalence(
             source.graph_def,

@@ -33,6 +33,10 @@ from hintc.tflite.state import StateMode
 
 _LOOP_CODES = ("branch-", "frame-", "loop-", "tensor-array")
 """Beginnings of the codes of remarks on control flow that was left as it is."""
+_NOT_CARRIED = (
+    "the model keeps a state in this variable from one call to the next; here each run starts "
+    "from the value that it has now, except in fused kernels with state='persist'"
+)
 
 
 def compile(
@@ -180,6 +184,7 @@ def _compile(
         source = read()
         module = source.lift()
     report.source = source.description
+    report.add_notes("state-not-carried", [(name, _NOT_CARRIED) for name in source.carried])
     report.ops_before = count_ops(source.graph_def)
     report.sizes["source"] = source.graph_def.ByteSize()
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hintc.source import SourceModel
@@ -19,17 +19,17 @@ def with_source_keys(tflite: bytes, source: SourceModel) -> bytes:
     Returns:
         The same bytes for a source without keys.
     """
-    if not source.keys:
+    if not source.input_keys and not source.output_keys:
         return tflite
     model = Model.read(tflite)
     (signature,) = model.root.signatureDefs
-    _rename(signature.inputs, source.inputs, source)
-    _rename(signature.outputs, source.outputs, source)
+    _rename(signature.inputs, source.inputs, source.input_keys)
+    _rename(signature.outputs, source.outputs, source.output_keys)
     return model.write()
 
 
-def _rename(entries: Sequence[Any], tensors: Sequence[str], source: SourceModel) -> None:
-    names = [source.keys.get(tensor, tensor) for tensor in tensors]
+def _rename(entries: Sequence[Any], tensors: Sequence[str], keys: Mapping[str, str]) -> None:
+    names = [keys.get(tensor, tensor) for tensor in tensors]
     if len(set(names)) < len(names):  # a key equals another tensor's name: leave them all
         return
     for entry, name in zip(entries, names, strict=True):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +37,33 @@ def read_keras_model(model: Any) -> SourceModel:
     name = getattr(model, "name", type(model).__name__)
     description = f"Keras model '{name}'"
     _check_backend(model, description)
-    tensors = _inputs(model, description)
-    specs = [tf.TensorSpec(t.shape, t.dtype, _spec_name(t, at)) for at, t in enumerate(tensors)]
+    given = _inputs(model, description)
+    tensors = tf.nest.flatten(given)
+    names = _keys(given) or [_spec_name(tensor, at) for at, tensor in enumerate(tensors)]
+    specs = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name)
+        for tensor, name in zip(tensors, names, strict=True)
+    ]
+    output_names = _output_names(model)
 
     def infer(*inputs: Any) -> Any:
-        values = list(inputs) if len(inputs) > 1 else inputs[0]
-        return tf.nest.flatten(model(values, training=False))
+        results = model(tf.nest.pack_sequence_as(given, inputs), training=False)
+        output_names[:] = _keys(results) or output_names
+        return tf.nest.flatten(results)
 
     traced = trace(tf.function(infer, autograph=False), specs, description)
     source = freeze_function(traced, description)
-    names = _output_names(model)
-    keys = dict(source.keys)
-    if len(names) == len(source.outputs):
-        keys |= dict(zip(source.outputs, names, strict=True))
-    return replace(source, keys=keys)
+    if len(output_names) != len(source.outputs):
+        return source
+    return replace(source, output_keys=dict(zip(source.outputs, output_names, strict=True)))
+
+
+def _keys(values: Any) -> list[str]:
+    """The keys of a flat dict in the order in which it is flattened; none for other structures."""
+    is_flat = isinstance(values, Mapping) and not any(
+        isinstance(value, (Mapping, list, tuple)) for value in values.values()
+    )
+    return sorted(str(key) for key in values) if is_flat else []
 
 
 def _check_backend(model: Any, description: str) -> None:
@@ -61,25 +78,51 @@ def _check_backend(model: Any, description: str) -> None:
         )
 
 
-def _inputs(model: Any, description: str) -> Sequence[Any]:
-    """The model's symbolic inputs, or the specs it was called with."""
-    try:
-        tensors = model.inputs
-    except (AttributeError, ValueError):
-        tensors = None
-    if not tensors and hasattr(model, "save_spec"):
+def _inputs(model: Any, description: str) -> Any:
+    """The model's symbolic inputs as it takes them, or the specs it was called with."""
+    given = _symbolic_inputs(model)
+    if given is None and hasattr(model, "save_spec"):
         spec = model.save_spec()
-        if spec is not None:
-            import tensorflow as tf
-
-            tensors = tf.nest.flatten(spec[0])
-    if not tensors:
+        given = None if spec is None else spec[0]
+    elif given is None:
+        given = _built_inputs(model)
+    if given is None:
         raise HintcError(
             f"the {description} has no inputs yet",
-            remedy="Begin it with keras.Input, build it, or pass a tf.function that calls it "
+            remedy="Begin it with keras.Input, call it once, or pass a tf.function that calls it "
             "and has an input signature.",
         )
-    return list(tensors)
+    return given
+
+
+def _symbolic_inputs(model: Any) -> Any:
+    """A tensor, or a list or dict of them; None for a model that is not made of layers."""
+    import tensorflow as tf
+
+    try:
+        tensors, given = model.inputs, model.input
+    except (AttributeError, ValueError):
+        return None
+    if not tensors:
+        return None
+    flat = tf.nest.flatten(given)
+    same = len(flat) == len(tensors) and all(a is b for a, b in zip(flat, tensors, strict=True))
+    if same and not (isinstance(given, (list, tuple)) and len(given) == 1):
+        return given
+    return list(tensors) if len(tensors) > 1 else tensors[0]
+
+
+def _built_inputs(model: Any) -> Any:
+    """What a subclassed Keras 3 model was built for, with a dynamic batch; None if not built."""
+    import tensorflow as tf
+
+    shapes = model.get_build_config() if hasattr(model, "get_build_config") else None
+    if not shapes or "input_shape" not in shapes:
+        return None
+    shape = shapes["input_shape"]
+    if isinstance(shape, Mapping) or any(not isinstance(n, (int, type(None))) for n in shape):
+        return None
+    return tf.TensorSpec([None, *shape[1:]], model.input_dtype, "input_1")
 
 
 def _output_names(model: Any) -> list[str]:
@@ -96,21 +139,40 @@ def _spec_name(tensor: Any, at: int) -> str:
 
 
 def load_keras_file(path: Path) -> SourceModel:
-    """A ``.keras`` or ``.h5`` file.
+    """A ``.keras`` or ``.h5`` file, loaded by the version of Keras that wrote it.
 
     Raises:
         HintcError: Keras cannot load it.
     """
-    import tensorflow as tf
-
     try:
         with quiet():
-            model = tf.keras.models.load_model(str(path), compile=False)
+            model = _keras_for(path).models.load_model(str(path), compile=False)
     except Exception as error:
         raise HintcError(
             f"Keras cannot load '{path}'",
             why=f"{type(error).__name__}: " + " ".join(str(error).split())[:400],
-            remedy="Load it yourself (custom_objects=, or TF_USE_LEGACY_KERAS=1 for a Keras 2 "
-            "file) and pass the model.",
+            remedy="Load it yourself (custom_objects=; with tf_keras, if Keras 2 wrote it) and "
+            "pass the model.",
         ) from error
     return read_keras_model(model)
+
+
+def _keras_for(path: Path) -> Any:
+    """The package ``tf_keras`` for a file of Keras 2, if it is installed; else TensorFlow's."""
+    import tensorflow as tf
+
+    if _written_by(path).startswith("2.") and find_spec("tf_keras") is not None:
+        return import_module("tf_keras")
+    return tf.keras
+
+
+def _written_by(path: Path) -> str:
+    """The version of Keras that wrote a file, "" if it does not say."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            metadata = json.loads(archive.read("metadata.json"))
+        return str(metadata.get("keras_version", ""))
+    import h5py
+
+    with h5py.File(path) as file:
+        return str(file.attrs.get("keras_version", ""))

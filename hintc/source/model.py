@@ -19,16 +19,21 @@ class SourceModel:
         graph_def: a GraphDef without variables. Nobody but hintc holds it.
         inputs: tensor names in order, ``:0`` left out; each is a Placeholder.
         outputs: tensor names in order, likewise.
-        keys: tensor name -> the name by which a signature or a Keras model knows it; empty for
+        input_keys: input -> the name by which a signature or a Keras model knows it; empty for
             sources that have no such names.
+        output_keys: output -> likewise.
         description: the source in a few words, for reports.
+        carried: variables in which the model keeps a state from one call to the next; here each
+            run starts from their values.
     """
 
     graph_def: Any
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    keys: Mapping[str, str] = field(default_factory=dict)
+    input_keys: Mapping[str, str] = field(default_factory=dict)
+    output_keys: Mapping[str, str] = field(default_factory=dict)
     description: str = "GraphDef"
+    carried: tuple[str, ...] = ()
     _unused: list[Module] = field(default_factory=list, repr=False, compare=False)
     """The graph as it was lifted to check it, for the first `lift`."""
 

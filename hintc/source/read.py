@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,7 @@ def _read_object(source: Any, outputs: tuple[str, ...] | None) -> SourceModel:
     if isinstance(source, tf.Graph):
         return SourceModel(source.as_graph_def(), (), (), description="Graph")
     if isinstance(source, (tf.compat.v1.Session, tf.compat.v1.InteractiveSession)):
-        frozen, names = session.freeze_session(source, outputs)
-        return SourceModel(frozen, (), names, description="Session")
+        return session.freeze_session(source, outputs)
     if isinstance(source, tf.types.experimental.ConcreteFunction):
         return function.freeze_function(source)
     if isinstance(source, tf.types.experimental.PolymorphicFunction):
@@ -129,10 +129,10 @@ def _with_ends(
     module = lift(found.graph_def)
     graph = module.graph
     check_acyclic(graph)
-    outputs = _known(found, outputs) or found.outputs or guess_outputs(graph)
+    outputs = _known(found.output_keys, outputs) or found.outputs or guess_outputs(graph)
     for name in outputs:
         find_port(graph, name, "output")
-    inputs = _known(found, inputs) or found.inputs or guess_inputs(graph, outputs)
+    inputs = _known(found.input_keys, inputs) or found.inputs or guess_inputs(graph, outputs)
     for name in inputs:
         find_port(graph, name, "input")
     check_frozen(graph, inputs, outputs)
@@ -153,9 +153,9 @@ def _own(found: SourceModel, graph_def: Any) -> Any:
     return copy
 
 
-def _known(found: SourceModel, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+def _known(keys: Mapping[str, str], names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """The tensors that `names` mean; a name may be a key of the source's signature."""
     if names is None:
         return None
-    tensors = {key: tensor for tensor, key in found.keys.items()}
+    tensors = {key: tensor for tensor, key in keys.items()}
     return tuple(tensors.get(name, name) for name in names)

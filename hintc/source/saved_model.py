@@ -121,11 +121,13 @@ def _read_v1(folder: Path, meta_graph: Any, name: str, description: str) -> Sour
                 tf.compat.v1.saved_model.load(session, tags, str(folder))
         except Exception as error:
             raise _cannot_load(folder, error) from error
-        frozen, _ = freeze_session(session, list(outputs.values()))
-    keys = {tensor: key for named in (inputs, outputs) for key, tensor in named.items()}
-    source = SourceModel(frozen, (), (), {}, description)
+        frozen = freeze_session(session, list(outputs.values()))
     return replace(
-        source, inputs=tuple(inputs.values()), outputs=tuple(outputs.values()), keys=keys
+        frozen,
+        inputs=tuple(inputs.values()),
+        input_keys={tensor: key for key, tensor in inputs.items()},
+        output_keys={tensor: key for key, tensor in outputs.items()},
+        description=description,
     )
 
 

@@ -9,23 +9,26 @@ from typing import Any
 from hintc.errors import HintcError
 from hintc.graphdef import lift
 from hintc.near import some
+from hintc.source.assignments import assigns, without_assignments
 from hintc.source.endpoints import find_port, guess_outputs
+from hintc.source.model import SourceModel
 from hintc.source.quiet import quiet
 
 _UNINITIALISED = re.compile(r"(?:find variable|uninitialized value) (\S+)")
 
 
-def freeze_session(session: Any, outputs: Sequence[str] | None) -> tuple[Any, tuple[str, ...]]:
+def freeze_session(session: Any, outputs: Sequence[str] | None) -> SourceModel:
     """The graph of a session with constants for variables, cut to its outputs.
 
-    Results of hinted calls are kept too, whether the outputs need them or not.
+    Results of hinted calls are kept too, whether the outputs need them or not. Assignments that
+    the outputs do not show go.
 
     Args:
         session: a `tf.compat.v1.Session` whose variables have values.
         outputs: tensor names, or None to guess.
 
     Returns:
-        The frozen GraphDef and the outputs.
+        The frozen graph and the outputs; no inputs are named.
 
     Raises:
         HintcError: outputs that are not there or not clear, variables without a value, or state
@@ -40,6 +43,10 @@ def freeze_session(session: Any, outputs: Sequence[str] | None) -> tuple[Any, tu
     names = tuple(outputs) if outputs is not None else guess_outputs(graph)
     nodes = [find_port(graph, name, "output").node.name for name in names]
     kept = list(dict.fromkeys([*nodes, *find_all_hinted_output_nodes(graph_def=graph_def)]))
+    graph_def = tf.compat.v1.graph_util.extract_sub_graph(graph_def, kept)
+    carried: list[str] = []
+    if assigns(graph_def):
+        graph_def, carried = without_assignments(graph_def, [*names, *kept])
     try:
         with quiet():
             frozen = tf.compat.v1.graph_util.convert_variables_to_constants(
@@ -55,7 +62,7 @@ def freeze_session(session: Any, outputs: Sequence[str] | None) -> tuple[Any, tu
         raise HintcError(
             f"the session cannot be frozen for {some(nodes)}", why=_first_line(str(error))
         ) from error
-    return frozen, names
+    return SourceModel(frozen, (), names, description="Session", carried=tuple(carried))
 
 
 def _variable_in(message: str) -> str | None:

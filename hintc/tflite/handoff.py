@@ -10,6 +10,8 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
+
 from hintc.errors import HintcError
 from hintc.ops import PREFIX, Quantize, Target
 from hintc.runtime.session import tensor_name
@@ -26,6 +28,14 @@ _LOCATED = re.compile(r"""loc\([^\n]*?fused\["(?P<op>\w+):",\s*"(?P<node>[^"@]+)
 """Where the converter's messages name an operator and a node."""
 _ILLEGAL = re.compile(r"^\s*tf\.(\w+)\s*[{(]|'tf\.(\w+)' op", re.MULTILINE)
 """How its messages name operators that it cannot convert."""
+
+_FLOAT32 = (
+    "Export the model in float32 (Keras: set_weights on one built under the dtype policy "
+    "'float32'); quantize='float16' then stores the weights in 16 bits."
+)
+_OTHER_OPERATORS = (
+    "Replace it by operators that TFLite has, or allow it as a custom operator and bring a kernel."
+)
 
 
 def to_tflite(
@@ -237,17 +247,18 @@ def _named(tflite: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> byte
 def _check_customs(tflite: bytes, allowed: Collection[str]) -> None:
     """Refuses TensorFlow operators that the converter let through as CUSTOM."""
     model = Model.read(tflite)
-    left: dict[str, list[str]] = {}
+    left: dict[tuple[str, bool], list[str]] = {}
     for subgraph, op in model.operators():
         name = model.op_name(op)
         code = name.removeprefix("CUSTOM:")
         if code != name and code not in allowed:
-            left.setdefault(code, []).append(subgraph.tensor_name(op.outputs[0]))
-    for code, nodes in sorted(left.items()):
+            half = any(subgraph.dtype(result) == np.float16 for result in op.outputs)
+            left.setdefault((code, half), []).append(subgraph.tensor_name(op.outputs[0]))
+    for (code, half), nodes in sorted(left.items()):
         raise HintcError(
-            f"TFLite has no operator '{code.removeprefix('Flex')}'",
+            f"TFLite has no operator '{code.removeprefix('Flex')}'"
+            + (" that computes in float16" if half else ""),
             node=nodes[0],
             why=some_names("nodes", nodes),
-            remedy="Replace it by operators that TFLite has, or allow it as a custom operator "
-            "and bring a kernel.",
+            remedy=_FLOAT32 if half else _OTHER_OPERATORS,
         )

@@ -124,6 +124,12 @@ def _fuse(
 
 
 def _require_float(scan: Scan) -> None:
+    if any(dtype_of(port) is DType.BOOL for port in scan.xs):
+        raise Difference(
+            "masked",
+            "a mask says in each step whether the state changes, and the kernel always changes it",
+            "Leave the mask out (no Masking layer, mask_zero=False) where all sequences are full.",
+        )
     for port in (*scan.xs, *scan.states):
         if dtype_of(port) is not DType.FLOAT:
             raise Difference(
