@@ -84,7 +84,7 @@ class FuseBidirectional(Pass):
             reason = self._refusal(forward, backward)
             order = order or Precedence(graph)
             first, second = order.first(forward.node, backward.node)
-            moved = None if reason else order.before(first, second)
+            moved = None if reason else order.between(first, second)
             if moved is None:
                 reason = reason or "one needs a result of the other"
                 report.note(

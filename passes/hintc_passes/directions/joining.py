@@ -108,19 +108,33 @@ class Joining:
         """The backward output in the forward order; what read the other one goes on as before."""
         graph = self._graph
         rearranged = list(views_of(graph, output))
-        others = graph.uses(output)
         turned = self._inside(output, "output_in_order")
         for node in rearranged:
             view = View.of(Port(node))
             if {view.axes[axis] for axis in view.reversed} == {TIME} and graph.is_used(node):
                 graph.replace_uses(Port(node), self._transposed(turned, view))
         sweep(graph, reversed(rearranged))
-        left = [use for use in others if use.node in graph]
+        self._turn_steps(output, turned)
+        left = [use for use in graph.uses(output) if use.node is not turned.node]
         if left:
             back = self._emit.node("ReverseV2", *self._reversal(turned), "output_reversed")
             for use in left:
                 graph.set_operand(use.node, use.slot, back)
         return turned
+
+    def _turn_steps(self, output: Port, turned: Port) -> None:
+        """Who takes the backward output apart into its steps takes them from the other end."""
+        graph = self._graph
+        for use in graph.uses(output):
+            unpack = use.node
+            if unpack.op != "Unpack" or unpack.attributes.get("axis"):
+                continue
+            count = unpack.attributes["num"]
+            assert isinstance(count, int)
+            steps = self._emit.node("Unpack", [turned], dict(unpack.attributes), "steps").node
+            for at in range(count):
+                graph.replace_uses(Port(unpack, at), Port(steps, count - 1 - at))
+            sweep(graph, [unpack])
 
     def _joints(self, forward: Port, backward: Port) -> list[Node]:
         """The concatenations of both outputs, if nothing else reads the two."""

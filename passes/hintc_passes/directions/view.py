@@ -1,4 +1,4 @@
-"""Sequences seen in another order: behind transpositions and reversals."""
+"""Sequences seen in another order: behind transpositions and reversals, step by step or not."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class View:
         """A value of rank 3, seen from as far away as can be."""
         view = cls(port)
         while (moved := _arrangement(view.source.node)) is not None:
-            axes, flipped = moved
-            turned = {at for at, axis in enumerate(view.axes) if axis in flipped}
+            turned = {at for at, axis in enumerate(view.axes) if axis in moved.reversed}
             view = cls(
-                view.source.node.operands[0],
-                tuple(axes[axis] for axis in view.axes),
+                moved.source,
+                tuple(moved.axes[axis] for axis in view.axes),
                 view.reversed ^ turned,
             )
         return view
 
 
-def _arrangement(node: Node) -> tuple[tuple[int, ...], frozenset[int]] | None:
-    """What a node does to its operand's axes: their order, those it reverses; None: more."""
-    same = tuple(range(RANK))
+def _arrangement(node: Node) -> View | None:
+    """A node's value as a view of what it reads; None if it does more than rearrange that."""
     if node.op == "Identity":
-        return same, frozenset()
+        return View(node.operands[0])
+    if node.op == "Pack":
+        return _backwards(node)
     if node.op not in ("Transpose", "ReverseV2"):
         return None
     given = known_array(node.operands[1])
@@ -53,8 +53,21 @@ def _arrangement(node: Node) -> tuple[tuple[int, ...], frozenset[int]] | None:
         return None
     axes = tuple(int(axis) % RANK for axis in given)
     if node.op == "ReverseV2":
-        return same, frozenset(axes)
-    return (axes, frozenset()) if sorted(axes) == list(same) else None
+        return View(node.operands[0], reversed=frozenset(axes))
+    return View(node.operands[0], axes) if sorted(axes) == list(range(RANK)) else None
+
+
+def _backwards(pack: Node) -> View | None:
+    """``stack(unstack(x)[::-1])`` on the first axis."""
+    steps = pack.operands
+    unpack = steps[0].node
+    if unpack.op != "Unpack" or pack.attributes.get("axis") or unpack.attributes.get("axis"):
+        return None
+    if unpack.attributes.get("num") != len(steps):
+        return None
+    if any(step != Port(unpack, at) for at, step in enumerate(reversed(steps))):
+        return None
+    return View(unpack.operands[0], reversed=frozenset({0}))
 
 
 def views_of(graph: Graph, port: Port) -> Iterator[Node]:

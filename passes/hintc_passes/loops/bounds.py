@@ -89,10 +89,16 @@ class Bounds:
 
     def length(self, of: Port) -> Atom:
         """The first dimension of a value, as an atom."""
-        of = source_of(of)
-        dims = self._shapes.get(of, Shape(None)).dims
+        dims = self._shapes.get(source_of(of), Shape(None)).dims
         if dims and dims[0] >= 0:
             return "constant", dims[0]
+        return self.symbol(of)
+
+    def symbol(self, of: Port) -> Atom:
+        """The first dimension of a value as that of the value it is a reversal of."""
+        of = source_of(of)
+        while of.node.op == "ReverseV2":
+            of = source_of(of.node.operands[0])
         return "length", of
 
     def least(self) -> tuple[Atom, Port] | None:

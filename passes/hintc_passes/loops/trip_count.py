@@ -93,7 +93,7 @@ class TripCount:
 
     def covers(self, sequence: Port) -> bool:
         """True if the loop provably reads the whole sequence."""
-        return self._bounds.length(sequence) == self.atom
+        return self.atom in (self._bounds.length(sequence), self._bounds.symbol(sequence))
 
     def port(self, emit: Emitter) -> Port:
         """The trip count as an int32 scalar outside the loop."""
