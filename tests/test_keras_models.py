@@ -22,6 +22,8 @@ KERAS = {"keras 2": tf_keras, "keras 3": keras}
 COUNTED = {
     "lstms": "UNIDIRECTIONAL_SEQUENCE_LSTM",
     "rnns": "UNIDIRECTIONAL_SEQUENCE_RNN",
+    "both_lstms": "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "both_rnns": "BIDIRECTIONAL_SEQUENCE_RNN",
     "loops": "WHILE",
 }
 Make = Callable[[Any], Any]
@@ -37,6 +39,8 @@ class Case:
     make: Make
     lstms: int = 0
     rnns: int = 0
+    both_lstms: int = 0
+    both_rnns: int = 0
     loops: int = 0
     steps: int | None = STEPS
 
@@ -111,10 +115,15 @@ CASES: dict[str, Case] = {
     "lstm dynamic time": Case(lstm(), lstms=1, steps=None),
     "lstm dynamic time sequence": Case(lstm(**SEQUENCE), lstms=1, steps=None),
     "stacked": Case(chain(lstm(**SEQUENCE), lstm()), lstms=2),
-    "both ways": Case(both_ways(lstm()), lstms=2),
-    "both ways sequence": Case(both_ways(lstm(**SEQUENCE)), lstms=2),
-    "both ways sum": Case(both_ways(lstm(**SEQUENCE), merge_mode="sum"), lstms=2),
-    "both ways dynamic time": Case(both_ways(lstm()), lstms=2, steps=None),
+    "both ways": Case(both_ways(lstm()), both_lstms=1),
+    "both ways sequence": Case(both_ways(lstm(**SEQUENCE)), both_lstms=1),
+    "both ways sum": Case(both_ways(lstm(**SEQUENCE), merge_mode="sum"), both_lstms=1),
+    "both ways dynamic time": Case(both_ways(lstm()), both_lstms=1, steps=None),
+    "both ways states": Case(both_ways(lstm(return_state=True, **SEQUENCE)), both_lstms=1),
+    "both ways stacked": Case(chain(*2 * [both_ways(lstm(**SEQUENCE))]), both_lstms=2),
+    "both ways, then one": Case(chain(both_ways(lstm(**SEQUENCE)), lstm()), both_lstms=1, lstms=1),
+    "both ways rnn": Case(both_ways(simple_rnn(**SEQUENCE)), both_rnns=1),
+    "both ways rnn last": Case(both_ways(simple_rnn(), merge_mode="mul"), both_rnns=1),
     "encoder decoder": Case(encoder_decoder, lstms=2),
     "cell": Case(cells(UNITS), lstms=1),
     "stacked cells": Case(cells(UNITS, 5), lstms=2),
