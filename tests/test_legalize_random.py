@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from custom_model import custom_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from custom_model import custom_model
 from hintc.errors import HintcError
 from hintc.ops import (
     UNIDIRECTIONAL_SEQUENCE_LSTM,

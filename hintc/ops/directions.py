@@ -19,9 +19,7 @@ AUXILIARY = "auxiliary_input"
 MERGED = "merge_outputs"
 
 
-def outputs(
-    attributes: Mapping[str, AttributeValue], state: str
-) -> dict[str, tuple[str, ...]]:
+def outputs(attributes: Mapping[str, AttributeValue], state: str) -> dict[str, tuple[str, ...]]:
     """The kernel's outputs, as `BuiltinLowering.outputs`; `state` is what each step gives."""
     if attributes[MERGED]:
         return {f"{FORWARD}output": (FORWARD + state, BACKWARD + state)}
@@ -78,7 +76,9 @@ def reference_both_ways(
             if name.startswith(prefix)
         }
         x = np.asarray(operands["input"], np.float64)
-        results = dict(one_way({**own, "input": x if prefix == FORWARD else np.flip(x, time)}, attrs))
+        results = dict(
+            one_way({**own, "input": x if prefix == FORWARD else np.flip(x, time)}, attrs)
+        )
         if prefix == BACKWARD:
             results["output"] = np.flip(results["output"], time)
         found.update({prefix + name: value for name, value in results.items()})

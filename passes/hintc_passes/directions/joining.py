@@ -44,8 +44,7 @@ class Joining:
     def run(self) -> Node:
         """Replace the two calls by one; returns it."""
         results = self._results()
-        x = self._forward.node.operands[self._forward.sequence]
-        self._reverse_input(x)
+        x = self._input()
         operands = [("input", x)]
         for prefix, layer in ((FORWARD, self._forward), (BACKWARD, self._backward)):
             operands += [(prefix + slot, port) for slot, port in layer.operands()]
@@ -72,13 +71,17 @@ class Joining:
         for inner in [n for n in function.graph if n.op == "PartitionedCall"]:
             inline_call(self._module, function.graph, inner)
 
-    def _reverse_input(self, x: Port) -> None:
-        """The backward layer reads the forward layer's own sequence, reversed."""
-        backward = self._backward
-        before = backward.node.operands[backward.sequence]
-        turned = self._inside(x, "reversed_input")
-        self._graph.set_operand(backward.node, backward.sequence, turned)
-        sweep(self._graph, [before.node])
+    def _input(self) -> Port:
+        """The sequence that the call reads; the backward layer reads it reversed, inside."""
+        forward, backward = self._forward, self._backward
+        x = forward.node.operands[forward.sequence]
+        if forward.view == View(forward.view.source):
+            x = forward.view.source  # perhaps reversed twice on the way
+        for layer, value in ((forward, x), (backward, self._inside(x, "reversed_input"))):
+            before = layer.node.operands[layer.sequence]
+            self._graph.set_operand(layer.node, layer.sequence, value)
+            sweep(self._graph, [before.node])
+        return x
 
     # -- results -----------------------------------------------------------------------------
 
