@@ -32,9 +32,10 @@ ONE, TWO = {"both lstm": 1}, {"lstm": 2}
 
 def run(cell: Any, x: Any, scope: str, state: Any = None) -> tuple[Any, Any]:
     """A forward layer over a time-major sequence."""
-    return v1.nn.dynamic_rnn(
+    found: tuple[Any, Any] = v1.nn.dynamic_rnn(
         cell, x, initial_state=state, dtype=tf.float32, time_major=True, scope=scope
     )
+    return found
 
 
 def run_back(cell: Any, x: Any, scope: str, state: Any = None) -> tuple[Any, Any]:
@@ -184,7 +185,7 @@ def check(model: HintedModel, result: Any, tolerance: float = 1e-5) -> None:
         wanted = session.run(model.graph_def, feeds, model.outputs)
         runs = [session.run(result.graph_def, feeds, model.outputs)]
         for runtime in ("litert", "tensorflow"):
-            instance = Interpreter(result.tflite, runtime=runtime)  # type: ignore[arg-type]
+            instance = Interpreter(result.tflite, runtime=runtime)
             runs += [instance.run(feeds), instance.run(feeds)]
         for found in runs:
             for name, value in wanted.items():

@@ -7,7 +7,7 @@ package, and the registry imports its modules.
 # Stubs first: what they stand for must be there before anything else looks. Then calls: what is
 # inside a function is seen only when it is in line. Hints are collected before loops are raised,
 # because a hint says where a step begins and ends. Lengths are peeled before cells are split: the
-# masks cover all cells of a loop at once. Directions are joined when layers are fused calls already.
+# masks cover all cells of a loop at once. Directions are joined once layers are fused calls.
 DEFAULT_PIPELINE = ",".join(
     (
         "import-stubs",

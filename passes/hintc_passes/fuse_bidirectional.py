@@ -11,7 +11,8 @@ options that differ, RNNs with int8 weights, TFLite Micro. Two kernels compute t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,6 +42,8 @@ _PAIRS = {
 }
 _ONE_WAY = {op.name: op for op in (UNIDIRECTIONAL_SEQUENCE_LSTM, UNIDIRECTIONAL_SEQUENCE_RNN)}
 
+Pair = tuple[Layer, Layer]
+
 
 @register
 @dataclass(frozen=True)
@@ -62,11 +65,9 @@ class FuseBidirectional(Pass):
         report = PassReport()
         freed: dict[str, None] = {}
         for graph in needed_graphs(module):
-            if any(node.op in CONTROL_FLOW_V1 for node in graph):
-                continue  # there, where a node runs is not seen from what it reads
-            layers = find_layers(module, graph, _ONE_WAY)
-            if len(layers) > 1:
-                self._join_all(module, graph, layers, report, freed)
+            pairs = list(_pairs(find_layers(module, graph, _ONE_WAY)))
+            if pairs:
+                self._join_all(module, graph, pairs, report, freed)
         remove_unused_functions(module, freed)
         return report
 
@@ -74,36 +75,33 @@ class FuseBidirectional(Pass):
         self,
         module: Module,
         graph: Graph,
-        layers: list[Layer],
+        pairs: list[Pair],
         report: PassReport,
         freed: dict[str, None],
     ) -> None:
-        order: Precedence | None = None
-        for one, other in _pairs(layers):
-            forward, backward = (other, one) if one.is_backward else (one, other)
-            reason = self._refusal(forward, backward)
-            order = order or Precedence(graph)
+        order = Precedence(graph)
+        in_frames = any(node.op in CONTROL_FLOW_V1 for node in graph)
+        for forward, backward in pairs:
+            # with frames, where a node runs is not seen from what it reads
+            reason = "the graph has control flow of version 1" if in_frames else ""
+            reason = reason or self._refusal(forward, backward)
             first, second = order.first(forward.node, backward.node)
             moved = None if reason else order.between(first, second)
             if moved is None:
-                reason = reason or "one needs a result of the other"
                 report.note(
                     "bidirectional-not-joined",
                     forward.node.name,
                     f"Stays a kernel of its own beside '{backward.node.name}', which reads the "
-                    f"same sequence backwards: {reason}.",
+                    f"same sequence backwards: {reason or 'one needs a result of the other'}.",
                 )
                 continue
-            for layer in (forward, backward):
-                ref = layer.node.attributes["f"]
-                assert isinstance(ref, FunctionRef)
-                freed[ref.name] = None
-            names = forward.node.name, backward.node.name
-            joint = Joining(module, forward, backward, _PAIRS[forward.spec.op]).run()
+            freed.update(dict.fromkeys(_function(layer) for layer in (forward, backward)))
+            op = _PAIRS[forward.spec.op]
+            names = (forward.node.name, backward.node.name)
+            joint = Joining(module, forward, backward, op).run()
             order.join(first, moved, joint)
-            for name, with_it in (names, names[::-1]):
-                op = _PAIRS[forward.spec.op].name
-                report.fused("bidirectional", name, f"becomes one {op} with '{with_it}'")
+            for name, other in (names, names[::-1]):
+                report.fused("bidirectional", name, f"becomes one {op.name} with '{other}'")
             report.count("joined")
 
     def _refusal(self, forward: Layer, backward: Layer) -> str:
@@ -124,18 +122,22 @@ class FuseBidirectional(Pass):
         return "; ".join(reasons)
 
 
-def _pairs(layers: list[Layer]) -> Iterator[tuple[Layer, Layer]]:
-    """Layers that read one sequence in the two directions, those of one kind first."""
-    for key in (lambda layer: (layer.place, layer.kind), lambda layer: layer.place):
-        waiting: dict[object, list[Layer]] = {}
-        left = dict.fromkeys(map(id, layers))
+def _function(layer: Layer) -> str:
+    ref = layer.node.attributes["f"]
+    assert isinstance(ref, FunctionRef)
+    return ref.name
+
+
+def _pairs(layers: list[Layer]) -> Iterator[Pair]:
+    """(forward, backward) layers on one sequence, those of one kind first, each layer once."""
+    keys: list[Callable[[Layer], object]] = [lambda x: (x.place, x.kind), lambda x: x.place]
+    for key in keys:
+        waiting: dict[object, deque[Layer]] = {}
         for layer in layers:
-            others = waiting.setdefault((key(layer), not layer.is_backward), [])
+            others = waiting.get((key(layer), not layer.is_backward))
             if others:
-                other = others.pop(0)
-                for one in (other, layer):
-                    del left[id(one)]
-                yield other, layer
+                other = others.popleft()
+                yield (other, layer) if layer.is_backward else (layer, other)
             else:
-                waiting.setdefault((key(layer), layer.is_backward), []).append(layer)
-        layers = [layer for layer in layers if id(layer) in left]
+                waiting.setdefault((key(layer), layer.is_backward), deque()).append(layer)
+        layers = [layer for left in waiting.values() for layer in left]

@@ -9,7 +9,7 @@ import numpy as np
 
 from hintc.graphdef.emit import Emitter, known_array
 from hintc.inlining import callee, inline_call
-from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port
+from hintc.ir import AttributeValue, DType, FunctionRef, Graph, Module, Node, Port
 from hintc.ir.scan import dtype_of
 from hintc.ops import PREFIX, FusedOp
 from hintc.ops.directions import BACKWARD, FORWARD, MERGED
@@ -75,8 +75,9 @@ class Joining:
         """The sequence that the call reads; the backward layer reads it reversed, inside."""
         forward, backward = self._forward, self._backward
         x = forward.node.operands[forward.sequence]
-        if forward.view == View(forward.view.source):
-            x = forward.view.source  # perhaps reversed twice on the way
+        view = View.of(x)
+        if view == View(view.source):
+            x = view.source  # perhaps reversed twice on the way
         for layer, value in ((forward, x), (backward, self._inside(x, "reversed_input"))):
             before = layer.node.operands[layer.sequence]
             self._graph.set_operand(layer.node, layer.sequence, value)
@@ -182,8 +183,8 @@ class Joining:
 
     def _merge(self, forward: Port, turned: Port, joints: Sequence[Node]) -> Port:
         axis = self._emit.constant(np.int32(_FEATURES), "merged/axis")
-        attributes = {"T": dtype_of(forward), "N": 2, "Tidx": DType.INT32}
-        merged = self._emit.node("ConcatV2", [forward, turned, axis], {**attributes}, "merged")
+        types: dict[str, AttributeValue] = {"T": dtype_of(forward), "Tidx": DType.INT32}
+        merged = self._emit.node("ConcatV2", [forward, turned, axis], {"N": 2, **types}, "merged")
         self._interior += [axis.node, merged.node]
         for node in joints:
             view = View.of(node.operands[0])
@@ -200,7 +201,7 @@ class Joining:
         self._interior += [operands[1].node, turned.node]
         return turned
 
-    def _reversal(self, value: Port) -> tuple[list[Port], dict[str, DType]]:
+    def _reversal(self, value: Port) -> tuple[list[Port], dict[str, AttributeValue]]:
         axis = self._emit.constant(np.array([TIME], np.int32), "time_axis")
         return [value, axis], {"T": dtype_of(value), "Tidx": DType.INT32}
 
@@ -209,5 +210,5 @@ class Joining:
         if view.axes == tuple(range(len(view.axes))):
             return value
         order = self._emit.constant(np.array(view.axes, np.int32), "order")
-        attributes = {"T": dtype_of(value), "Tperm": DType.INT32}
-        return self._emit.node("Transpose", [value, order], {**attributes}, "rearranged")
+        attributes: dict[str, AttributeValue] = {"T": dtype_of(value), "Tperm": DType.INT32}
+        return self._emit.node("Transpose", [value, order], attributes, "rearranged")

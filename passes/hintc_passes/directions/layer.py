@@ -22,7 +22,8 @@ class Layer:
     Attributes:
         node: the call.
         spec: its spec.
-        view: its sequence, seen from the value that both directions read.
+        view: its sequence, seen from the value that both directions read; as found, before
+            anything was joined.
         shapes: slot -> static shape, of weights and biases.
     """
 
