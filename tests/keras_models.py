@@ -16,10 +16,12 @@ SEQUENCE = {"return_sequences": True}
 NAMES = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "LSTM",
     "UNIDIRECTIONAL_SEQUENCE_RNN": "RNN",
+    "BIDIRECTIONAL_SEQUENCE_LSTM": "bidirectional LSTM",
+    "BIDIRECTIONAL_SEQUENCE_RNN": "bidirectional RNN",
     "WHILE": "loop",
 }
 """The operators that the table counts, and their names in the page."""
-LSTM, RNN, WHILE = NAMES
+LSTM, RNN, BOTH_LSTM, BOTH_RNN, WHILE = NAMES
 
 Make = Callable[[Any], Any]
 
@@ -118,6 +120,7 @@ _ANY_TIME = ((None, DEPTH),)
 _TEXT: dict[str, Any] = {"inputs": ((STEPS,),), "dtype": "int32"}
 _ONE, _TWO = {LSTM: 1}, {LSTM: 2}
 _LOOP = {WHILE: 1}
+_PAIR = {BOTH_LSTM: 1}
 
 CASES: dict[str, Case] = {
     "LSTM": Case(lstm(), _ONE),
@@ -132,22 +135,22 @@ CASES: dict[str, Case] = {
     "LSTM, dropout": Case(lstm(dropout=0.3), _ONE),
     "LSTM, recurrent dropout": Case(lstm(dropout=0.2, recurrent_dropout=0.3), _ONE),
     "LSTM, Dropout, LSTM": Case(chain(lstm(**SEQUENCE), lambda k: k.Dropout(0.5), lstm()), _TWO),
-    "LSTM, `unroll=True`": Case(lstm(unroll=True), {}),
+    "LSTM, `unroll=True`": Case(lstm(unroll=True), _ONE),
     "LSTM, hard sigmoid": Case(lstm(recurrent_activation="hard_sigmoid"), _LOOP, "gate-activation"),
     "LSTM, linear activation": Case(lstm(activation="linear"), _LOOP, "cell-activation"),
     "stacked LSTMs": Case(chain(lstm(**SEQUENCE), lstm()), _TWO),
     "encoder and decoder, `initial_state`": Case(
         encoder_decoder, _TWO, inputs=((STEPS, DEPTH), (STEPS + 1, 2))
     ),
-    "Bidirectional LSTM, concat": Case(both_ways(lstm()), _TWO),
-    "Bidirectional LSTM, concat, whole sequence": Case(both_ways(lstm(**SEQUENCE)), _TWO),
-    "Bidirectional LSTM, sum": Case(both_ways(lstm(**SEQUENCE), merge_mode="sum"), _TWO),
-    "Bidirectional LSTM, mul": Case(both_ways(lstm(**SEQUENCE), merge_mode="mul"), _TWO),
-    "Bidirectional LSTM, ave": Case(both_ways(lstm(), merge_mode="ave"), _TWO),
-    "Bidirectional LSTM, not merged": Case(both_ways(lstm(**SEQUENCE), merge_mode=None), _TWO),
-    "Bidirectional LSTM, dynamic time": Case(both_ways(lstm(**SEQUENCE)), _TWO, inputs=_ANY_TIME),
+    "Bidirectional LSTM, concat": Case(both_ways(lstm()), _PAIR),
+    "Bidirectional LSTM, concat, whole sequence": Case(both_ways(lstm(**SEQUENCE)), _PAIR),
+    "Bidirectional LSTM, sum": Case(both_ways(lstm(**SEQUENCE), merge_mode="sum"), _PAIR),
+    "Bidirectional LSTM, mul": Case(both_ways(lstm(**SEQUENCE), merge_mode="mul"), _PAIR),
+    "Bidirectional LSTM, ave": Case(both_ways(lstm(), merge_mode="ave"), _PAIR),
+    "Bidirectional LSTM, not merged": Case(both_ways(lstm(**SEQUENCE), merge_mode=None), _PAIR),
+    "Bidirectional LSTM, dynamic time": Case(both_ways(lstm(**SEQUENCE)), _PAIR, inputs=_ANY_TIME),
     "Bidirectional LSTM, recurrent dropout": Case(
-        both_ways(lstm(dropout=0.2, recurrent_dropout=0.2)), _TWO
+        both_ways(lstm(dropout=0.2, recurrent_dropout=0.2)), _PAIR
     ),
     "RNN of an LSTMCell": Case(rnn("LSTMCell"), _ONE),
     "RNN of two LSTMCells": Case(rnn("LSTMCell", "LSTMCell"), _TWO),
@@ -181,8 +184,8 @@ CASES: dict[str, Case] = {
     "SimpleRNN, `use_bias=False`": Case(simple_rnn(use_bias=False), {RNN: 1}),
     "SimpleRNN, `activation='relu'`": Case(simple_rnn(activation="relu"), {RNN: 1}),
     "SimpleRNN, recurrent dropout": Case(simple_rnn(dropout=0.3, recurrent_dropout=0.2), {RNN: 1}),
-    "SimpleRNN, `unroll=True`": Case(simple_rnn(unroll=True), {}),
-    "Bidirectional SimpleRNN": Case(both_ways(simple_rnn(**SEQUENCE)), {RNN: 2}),
+    "SimpleRNN, `unroll=True`": Case(simple_rnn(unroll=True), {RNN: 1}),
+    "Bidirectional SimpleRNN": Case(both_ways(simple_rnn(**SEQUENCE)), {BOTH_RNN: 1}),
     "GRU": Case(gru(), _LOOP, "cell-term"),
     "GRU, `reset_after=False`": Case(gru(reset_after=False), _LOOP, "cell-term"),
     "GRU, dynamic time": Case(gru(**SEQUENCE), _LOOP, "cell-term", inputs=_ANY_TIME),
@@ -213,7 +216,7 @@ def page() -> str:
     return f"""# Keras models
 
 What layers of Keras 2 (`tf_keras`) and Keras 3 become, without hints in the model and with a
-dynamic batch. *LSTM* and *RNN* are the fused kernels, *loop* is a `WHILE` without TensorLists. No
+dynamic batch. *LSTM*, *RNN* and the bidirectional ones are fused kernels, *loop* is a `WHILE` without TensorLists. No
 row needs Flex or a custom operator. Each row is converted in the tests and equals Keras within
 {TOLERANCE:g} at two batch sizes, on two invokes each. The last column is the code of the
 [remark](remarks.md) that says why something is not fused. `make tables` writes this page.

@@ -12,6 +12,8 @@ import pytest
 
 from hintc.errors import HintcError
 from hintc.ops import (
+    BIDIRECTIONAL_SEQUENCE_LSTM,
+    BIDIRECTIONAL_SEQUENCE_RNN,
     UNIDIRECTIONAL_SEQUENCE_LSTM,
     UNIDIRECTIONAL_SEQUENCE_RNN,
     AttributeSpec,
@@ -19,6 +21,7 @@ from hintc.ops import (
     Constraint,
     CustomLowering,
     FusedOp,
+    bidirectional_sequence_lstm,
     declare,
     declared,
     declared_names,
@@ -29,6 +32,7 @@ from hintc.ops import (
 
 LSTM = UNIDIRECTIONAL_SEQUENCE_LSTM
 RNN = UNIDIRECTIONAL_SEQUENCE_RNN
+BOTH_LSTM, BOTH_RNN = BIDIRECTIONAL_SEQUENCE_LSTM, BIDIRECTIONAL_SEQUENCE_RNN
 PLAIN = [
     "input",
     *(f"input_to_{gate}_weights" for gate in sequence_lstm.GATES),
@@ -182,7 +186,7 @@ def test_declare_refuses_a_clash() -> None:
 
 
 def test_lowering_tables_name_existing_slots() -> None:
-    for op in (LSTM, RNN):
+    for op in (LSTM, RNN, BOTH_LSTM, BOTH_RNN):
         lowering = op.lowering
         assert isinstance(lowering, BuiltinLowering)
         assert lowering.int8 <= set(op.slot_names)
@@ -191,6 +195,11 @@ def test_lowering_tables_name_existing_slots() -> None:
             assert op.slot(state.slot).kind == "state"
             assert op.slot(state.weights).shape[state.axis]
             assert state.result in op.results
+        attributes = op.checked_attributes({})
+        outputs = lowering.outputs(attributes)
+        assert set(outputs) <= set(op.results)
+        slots = [slot for slots in outputs.values() for slot in slots]
+        assert set(slots) <= {state.slot for state in lowering.states}
 
 
 def lstm_operands(random: np.random.Generator, batch: int = 2, n: int = 3) -> dict[str, Any]:
@@ -244,6 +253,51 @@ def test_rnn_reference() -> None:
     np.testing.assert_allclose(
         found["final_hidden_state"], np.maximum(x[1] @ w.T + first @ r.T + 1, 0)
     )
+
+
+def test_slots_of_both_directions_are_in_the_kernels_order() -> None:
+    names = BOTH_LSTM.slot_names
+    assert len(names) == 48
+    expected = {
+        0: "input",
+        1: "fw_input_to_input_weights",
+        9: "fw_cell_to_input_weights",
+        17: "fw_projection_bias",
+        18: "bw_input_to_input_weights",
+        34: "bw_projection_bias",
+        35: "fw_output_state",
+        36: "fw_cell_state",
+        37: "bw_output_state",
+        38: "bw_cell_state",
+        39: "auxiliary_input",
+        40: "fw_auxiliary_input_to_input_weights",
+        47: "bw_auxiliary_input_to_output_weights",
+    }
+    assert {number: names[number] for number in expected} == expected
+    assert BOTH_RNN.slot_names[4:9:4] == ("fw_hidden_state", "bw_hidden_state")
+    assert len(BOTH_RNN.slot_names) == 12
+
+
+def test_reference_of_both_directions() -> None:
+    random = np.random.default_rng(0)
+    forward, backward = lstm_operands(random), lstm_operands(random)
+    x = forward.pop("input")
+    del backward["input"]
+    operands = {f"fw_{name}": value for name, value in forward.items()}
+    operands |= {f"bw_{name}": value for name, value in backward.items()}
+    both = bidirectional_sequence_lstm.reference({**operands, "input": x}, {})
+    ahead = sequence_lstm.reference({**forward, "input": x}, {})
+    back = sequence_lstm.reference({**backward, "input": x[::-1]}, {})
+    np.testing.assert_array_equal(both["fw_output"], ahead["output"])
+    np.testing.assert_array_equal(both["bw_output"], back["output"][::-1])
+    np.testing.assert_array_equal(both["bw_final_cell_state"], back["final_cell_state"])
+    attributes = {"merge_outputs": True, "time_major": False}
+    merged = bidirectional_sequence_lstm.reference(
+        {**operands, "input": x.swapaxes(0, 1)}, attributes
+    )
+    assert "bw_output" not in merged
+    sides = np.concatenate([both["fw_output"], both["bw_output"]], axis=2)
+    np.testing.assert_array_equal(merged["fw_output"], sides.swapaxes(0, 1))
 
 
 def test_declarations_need_no_tensorflow() -> None:

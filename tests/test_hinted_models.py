@@ -38,6 +38,7 @@ from hinted_graphs import (
 )
 
 LSTM, RNN = "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"
+BOTH_LSTM, BOTH_RNN = "BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN"
 UNFUSED = ("WHILE", "CUSTOM", "Flex")
 
 RECURRENT: dict[str, tuple[Builder, str, int]] = {
@@ -53,14 +54,18 @@ RECURRENT: dict[str, tuple[Builder, str, int]] = {
     **{
         f"both ways {c} {'time' if major else 'batch'}-major": (
             both_ways(CELLS[c], major),
-            RNN if c == "rnn" else LSTM,
-            2,
+            BOTH_RNN if c == "rnn" else BOTH_LSTM,
+            1,
         )
         for c in ("plain", "peephole", "projection", "both", "rnn")
         for major in (True, False)
     },
     **{
-        f"both ways static {c}": (both_ways_static(CELLS[c]), RNN if c == "rnn" else LSTM, 2)
+        f"both ways static {c}": (
+            both_ways_static(CELLS[c]),
+            BOTH_RNN if c == "rnn" else BOTH_LSTM,
+            1,
+        )
         for c in ("plain", "peephole", "projection", "both", "rnn")
     },
     "fed state": (fed_state, LSTM, 1),

@@ -6,68 +6,29 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from flatbuffers import flexbuffers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from custom_model import custom_model
 from hintc.errors import HintcError
 from hintc.ops import (
-    PREFIX,
     UNIDIRECTIONAL_SEQUENCE_LSTM,
     UNIDIRECTIONAL_SEQUENCE_RNN,
     AttributeValue,
-    FusedOp,
     sequence_lstm,
     sequence_rnn,
 )
 from hintc.runtime.interpreter import Interpreter
-from hintc.tflite.flatbuffer import Model
 from hintc.tflite.legalize import legalize
-from hintc.tflite.schema import schema
 
 Floats = npt.NDArray[np.float32]
 LSTM, RNN = UNIDIRECTIONAL_SEQUENCE_LSTM, UNIDIRECTIONAL_SEQUENCE_RNN
 TOLERANCES = {None: 1e-5, "float16": 2e-2, "dynamic": 1e-1}
-
-
-def custom_model(
-    op: FusedOp,
-    operands: Mapping[str, Floats],
-    fed: set[str],
-    results: Mapping[str, tuple[int, ...]],
-    attributes: Mapping[str, Any],
-    batch_axes: Mapping[str, int],
-) -> bytes:
-    """A model of one ``hintc.`` operator; operands are constants but for those in `fed`."""
-    generated = schema()
-    root, graph, empty = generated.ModelT(), generated.SubGraphT(), generated.BufferT()
-    root.version, root.buffers, root.operatorCodes, root.subgraphs = 3, [empty], [], [graph]
-    model = Model(root)
-    subgraph = model.subgraphs[0]
-
-    def dynamic(name: str, shape: tuple[int, ...]) -> list[int]:
-        return [-1 if axis == batch_axes.get(name) else n for axis, n in enumerate(shape)]
-
-    inputs = []
-    for name, value in operands.items():
-        if name in fed:
-            inputs.append(subgraph.add_tensor(name, dynamic(name, value.shape)))
-            graph.inputs.append(inputs[-1])
-        else:
-            inputs.append(subgraph.add_constant(name, value))
-    outputs = [subgraph.add_tensor(n, dynamic(n, shape)) for n, shape in results.items()]
-    call = subgraph.make_op("ADD", inputs, outputs)
-    call.opcodeIndex = model.opcode("CUSTOM", custom=PREFIX + op.name)
-    spec = op.spec(list(operands), list(results), attributes)
-    call.customOptions = list(flexbuffers.Dumps({"tfl_fusable_op": True, "spec": spec}))
-    subgraph.operators, graph.outputs = [call], outputs
-    return model.write()
 
 
 @st.composite

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from hintc.errors import HintcError
+from hintc.ops.bidirectional_sequence_lstm import BIDIRECTIONAL_SEQUENCE_LSTM
+from hintc.ops.bidirectional_sequence_rnn import BIDIRECTIONAL_SEQUENCE_RNN
 from hintc.ops.fused_op import (
     PREFIX,
     TARGETS,
@@ -24,6 +26,8 @@ from hintc.ops.sequence_lstm import UNIDIRECTIONAL_SEQUENCE_LSTM
 from hintc.ops.sequence_rnn import UNIDIRECTIONAL_SEQUENCE_RNN
 
 __all__ = [
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "BIDIRECTIONAL_SEQUENCE_RNN",
     "PREFIX",
     "TARGETS",
     "UNIDIRECTIONAL_SEQUENCE_LSTM",
@@ -47,7 +51,13 @@ __all__ = [
 ]
 
 _DECLARED: dict[str, FusedOp] = {
-    op.name: op for op in (UNIDIRECTIONAL_SEQUENCE_LSTM, UNIDIRECTIONAL_SEQUENCE_RNN)
+    op.name: op
+    for op in (
+        BIDIRECTIONAL_SEQUENCE_LSTM,
+        BIDIRECTIONAL_SEQUENCE_RNN,
+        UNIDIRECTIONAL_SEQUENCE_LSTM,
+        UNIDIRECTIONAL_SEQUENCE_RNN,
+    )
 }
 
 

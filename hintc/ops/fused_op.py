@@ -98,15 +98,20 @@ class StateSlot:
         weights: the slot whose shape gives the width.
         axis: which axis of that shape is the width.
         result: name of the result that is this state's final value.
-        is_last_output: the final value equals the last step of the main result, so it can be
-            read from there.
+        backward: the recurrence runs from the last step to the first.
     """
 
     slot: str
     weights: str
     axis: int
     result: str
-    is_last_output: bool = False
+    backward: bool = False
+
+
+Outputs = Mapping[str, tuple[str, ...]]
+"""Sequences that a kernel gives, in order: result name -> slots of the states that each step puts
+there side by side. The final value of such a state can be read from the result's last step, or
+from its first one if the state runs backward."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,8 @@ class BuiltinLowering:
         enums: attribute name -> the schema's enumeration that its string value is a member of.
         states: the recurrent states. With states, operand 0 is the sequence: rank 3, [time,
             batch, n] if attribute ``time_major`` is true, else [batch, time, n].
+        outputs: with states: the kernel's outputs, which may depend on the attributes; without,
+            they are the op's results.
         int8: slots that are int8 under dynamic-range quantisation.
     """
 
@@ -130,6 +137,7 @@ class BuiltinLowering:
     version: Callable[[bool], int]
     enums: Mapping[str, str] = field(default_factory=dict)
     states: tuple[StateSlot, ...] = ()
+    outputs: Callable[[Mapping[str, AttributeValue]], Outputs] = lambda attributes: {}
     int8: frozenset[str] = frozenset()
 
 

@@ -158,9 +158,10 @@ UNIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
         version=lambda hybrid: 2 if hybrid else 1,
         enums={"activation": "ActivationFunctionType"},
         states=(
-            StateSlot("output_state", "recurrent_to_output_weights", 1, "final_output_state", True),
+            StateSlot("output_state", "recurrent_to_output_weights", 1, "final_output_state"),
             StateSlot("cell_state", "input_to_output_weights", 0, "final_cell_state"),
         ),
+        outputs=lambda attributes: {"output": ("output_state",)},
         int8=frozenset(slot.name for slot in _operands() if slot.kind == "weight"),
     ),
     constraints=_CONSTRAINTS,

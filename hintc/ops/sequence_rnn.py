@@ -43,7 +43,8 @@ UNIDIRECTIONAL_SEQUENCE_RNN = FusedOp(
         fields={"activation": "fusedActivationFunction", "time_major": "timeMajor"},
         version=lambda hybrid: 2 if hybrid else 1,
         enums={"activation": "ActivationFunctionType"},
-        states=(StateSlot("hidden_state", "input_weights", 0, "final_hidden_state", True),),
+        states=(StateSlot("hidden_state", "input_weights", 0, "final_hidden_state"),),
+        outputs=lambda attributes: {"output": ("hidden_state",)},
         int8=frozenset({"input_weights", "recurrent_weights"}),
     ),
     constraints=(

@@ -19,7 +19,7 @@ from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.flexbuffer import dump_attributes
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.schema import schema
-from hintc.tflite.state import StateMode, StateWriter, read_last_step, read_variable
+from hintc.tflite.state import StateMode, StateWriter, StepOf, read_step, read_variable
 from hintc.tflite.weights import WeightStore
 
 _NUMBERED = re.compile(r"input_(\d+)")
@@ -181,7 +181,7 @@ class _Rewriter:
         return [op]
 
     def _builtin(self, call: FusedCall, lowering: BuiltinLowering) -> list[Operator]:
-        sizes = call.sizes()
+        call.sizes()
         operands = dict(call.operands)
         before: list[Operator] = []
         for state in lowering.states:
@@ -189,16 +189,16 @@ class _Rewriter:
             operands[state.slot], ops = self.states.variable(call, state, width)
             before += ops
         hybrid = self._shrink(call, lowering, operands, before)
-        main = self._kernel_results(call, lowering, sizes)
+        main = self._kernel_results(call, lowering)
         kernel = self.subgraph.make_op(
             lowering.operator,
             [operands.get(slot, -1) for slot in call.fused.slot_names],
-            main,
+            list(main.values()),
             version=lowering.version(hybrid),
             options=lowering.options,
             fields=_options(call, lowering),
         )
-        return [*before, kernel, *self._final_states(call, lowering, operands, main[0])]
+        return [*before, kernel, *self._final_states(call, lowering, operands, main)]
 
     def _shrink(
         self,
@@ -221,26 +221,26 @@ class _Rewriter:
             self.notes.append(Note(call.name, f"weights stay float32: {reason}"))
         return hybrid
 
-    def _kernel_results(
-        self, call: FusedCall, lowering: BuiltinLowering, sizes: dict[str, int]
-    ) -> list[int]:
-        """Tensors for what the kernel itself gives; made where the call does not ask for them."""
-        final = {state.result for state in lowering.states}
-        tensors = []
-        for name in call.fused.results:
-            if name in final:
-                continue
-            if name not in call.results:
-                if not lowering.states:
+    def _kernel_results(self, call: FusedCall, lowering: BuiltinLowering) -> dict[str, int]:
+        """Tensors of what the kernel itself gives; made where the call does not ask for them."""
+        if not lowering.states:
+            for name in call.fused.results:
+                if name not in call.results:
                     raise call.error(f"result '{name}' is missing")
-                source = self.subgraph.shape(call.operands[call.fused.operands[0].name])
-                assert source is not None
-                tensor = self.subgraph.add_tensor(
-                    f"{call.name}/{name}", (*source[:-1], _output_width(call, lowering))
-                )
+            return {name: call.results[name] for name in call.fused.results}
+        source = self.subgraph.shape(call.operands[call.fused.operands[0].name])
+        assert source is not None
+        widths = _widths(call, lowering)
+        tensors = {}
+        for name, states in lowering.outputs(call.attributes).items():
+            if name in call.results:
+                tensors[name] = call.results[name]
             else:
-                tensor = call.results[name]
-            tensors.append(tensor)
+                shape = (*source[:-1], sum(widths[state] for state in states))
+                tensors[name] = self.subgraph.add_tensor(f"{call.name}/{name}", shape)
+        unknown = call.results.keys() - tensors.keys() - {s.result for s in lowering.states}
+        for name in sorted(unknown):
+            raise call.error(f"it has no result '{name}' with these attributes")
         return tensors
 
     def _final_states(
@@ -248,19 +248,22 @@ class _Rewriter:
         call: FusedCall,
         lowering: BuiltinLowering,
         operands: dict[str, int],
-        sequence: int,
+        main: Mapping[str, int],
     ) -> list[Operator]:
         """Operators that read the final states somebody uses."""
         ops: list[Operator] = []
+        widths = _widths(call, lowering)
+        steps = _last_steps(call, lowering, main, widths)
         for state in lowering.states:
             result = call.results.get(state.result)
             if result is None or result not in self.read:
                 continue
-            if state.is_last_output:
-                ops.append(read_last_step(call, sequence, result))
+            if state.slot in steps:
+                ops.append(read_step(call, steps[state.slot], result))
             else:
-                widths = (_width(call, state), _output_width(call, lowering))
-                ops += read_variable(call, operands[state.slot], sequence, widths, result)
+                width = widths[state.slot]
+                step = next(iter(steps.values()))
+                ops += read_variable(call, operands[state.slot], width, step, result)
         return ops
 
 
@@ -285,9 +288,28 @@ def _width(call: FusedCall, state: StateSlot) -> int:
     return size
 
 
-def _output_width(call: FusedCall, lowering: BuiltinLowering) -> int:
-    """Units of the kernel's output: those of the state that equals its last step."""
-    return next(_width(call, state) for state in lowering.states if state.is_last_output)
+def _widths(call: FusedCall, lowering: BuiltinLowering) -> dict[str, int]:
+    """Units of each state, by slot."""
+    return {state.slot: _width(call, state) for state in lowering.states}
+
+
+def _last_steps(
+    call: FusedCall,
+    lowering: BuiltinLowering,
+    main: Mapping[str, int],
+    widths: Mapping[str, int],
+) -> dict[str, StepOf]:
+    """For each state that a kernel's output holds: where its final value stands there."""
+    backward = {state.slot for state in lowering.states if state.backward}
+    found = {}
+    for name, states in lowering.outputs(call.attributes).items():
+        begin = 0
+        for slot in states:
+            end = begin + widths[slot]
+            columns = (begin, end) if len(states) > 1 else None
+            found[slot] = StepOf(main[name], 0 if slot in backward else -1, widths[slot], columns)
+            begin = end
+    return found
 
 
 def _options(call: FusedCall, lowering: BuiltinLowering) -> dict[str, object]:

@@ -13,6 +13,7 @@ operator before it has a dynamic result, it is resized after that, and written b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -187,53 +188,76 @@ def batch_axis(call: FusedCall) -> int:
     return 1 if call.attributes.get("time_major", False) else 0
 
 
-def read_last_step(call: FusedCall, sequence: int, output: int) -> Operator:
-    """STRIDED_SLICE: the last time step of `sequence` into `output` ([batch, width])."""
+@dataclass(frozen=True)
+class StepOf:
+    """One time step of a kernel's output.
+
+    Attributes:
+        sequence: the output's tensor, rank 3.
+        time: 0 for the first step, -1 for the last.
+        width: units of what is read.
+        columns: where these stand in the output, ``(begin, end)``; None: they are all of it.
+    """
+
+    sequence: int
+    time: int
+    width: int
+    columns: tuple[int, int] | None = None
+
+
+def read_step(call: FusedCall, step: StepOf, output: int) -> Operator:
+    """STRIDED_SLICE: `step` into `output` ([batch, width])."""
     graph, time = call.subgraph, 1 - batch_axis(call)
-    begin = np.zeros(3, np.int32)
-    begin[time] = -1
-    # On the other two axes the masks say "all of it"; on the time axis -1 is the last step.
+    begin, end = np.zeros(3, np.int32), np.zeros(3, np.int32)
+    begin[time] = step.time
+    # On the other axes the masks say "all of it"; the time axis is shrunk to the step itself.
     others = 0b111 & ~(1 << time)
+    if step.columns is not None:
+        begin[2], end[2] = step.columns
+        others &= 0b011
+    # an end before the begin gives no row, although the axis is shrunk away
+    end[time] = step.time + 1
+    ends = others | (1 << time if step.time == -1 else 0)
     bounds = [
-        graph.add_constant(f"{call.name}/last_{name}", np.asarray(value, np.int32))
-        for name, value in (("begin", begin), ("end", np.zeros(3)), ("stride", np.ones(3)))
+        graph.add_constant(f"{call.name}/step_{name}", value)
+        for name, value in (("begin", begin), ("end", end), ("stride", np.ones(3, np.int32)))
     ]
     return graph.make_op(
         "STRIDED_SLICE",
-        [sequence, *bounds],
+        [step.sequence, *bounds],
         [output],
         options="StridedSliceOptions",
-        fields={"beginMask": others, "endMask": others, "shrinkAxisMask": 1 << time},
+        fields={"beginMask": others, "endMask": ends, "shrinkAxisMask": 1 << time},
     )
 
 
 def read_variable(
-    call: FusedCall, variable: int, sequence: int, widths: tuple[int, int], output: int
+    call: FusedCall, variable: int, width: int, step: StepOf, output: int
 ) -> list[Operator]:
     """Reads `variable` after the kernel has run, into `output`.
 
     Nothing in the schema says that the kernel writes the variable, so a delegate may move a plain
-    read before it. The read goes through a CONCATENATION with the kernel's last output step, on
+    read before it. The read goes through a CONCATENATION with a step of the kernel's output, on
     which it then depends.
 
     Args:
         call: the call.
         variable: the state tensor.
-        sequence: the kernel's output.
-        widths: units of the state and of the output.
-        output: the tensor to fill, [batch, units of the state].
+        width: units of the state.
+        step: a step of one of the kernel's outputs.
+        output: the tensor to fill, [batch, width].
     """
     graph = call.subgraph
     shape = graph.shape(variable)
     batch = shape[0] if shape else -1
-    last = graph.add_tensor(f"{call.name}/last_step", (batch, widths[1]))
-    joined = graph.add_tensor(f"{call.name}/state_and_last_step", (batch, sum(widths)))
+    last = graph.add_tensor(f"{call.name}/last_step", (batch, step.width))
+    joined = graph.add_tensor(f"{call.name}/state_and_last_step", (batch, width + step.width))
     bounds = [
         graph.add_constant(f"{call.name}/state_{name}", np.array(value, np.int32))
-        for name, value in (("begin", [0, 0]), ("size", [-1, widths[0]]))
+        for name, value in (("begin", [0, 0]), ("size", [-1, width]))
     ]
     return [
-        read_last_step(call, sequence, last),
+        read_step(call, step, last),
         graph.make_op(
             "CONCATENATION",
             [variable, last],

@@ -6,10 +6,10 @@ package, and the registry imports its modules.
 
 # Stubs first: what they stand for must be there before anything else looks. Then control flow v1,
 # while bodies are still functions with frames of their own. Then calls: what is inside a function
-# is seen only when it is in line. Hints are collected before loops are raised,
-# because a hint says where a step begins and ends. Lengths are peeled before cells are split: the
-# masks cover all cells of a loop at once. Dead code goes before loops are raised too: a sequence
-# that nobody reads would be one that a kernel has to give.
+# is seen only when it is in line. Hints are collected before loops are raised, because a hint says
+# where a step begins and ends. Dead code goes before loops are raised too: a sequence that nobody
+# reads would be one that a kernel has to give. Lengths are peeled before cells are split: the masks
+# cover all cells of a loop at once. Directions are joined once layers are fused calls.
 DEFAULT_PIPELINE = ",".join(
     (
         "import-stubs",
@@ -28,6 +28,7 @@ DEFAULT_PIPELINE = ",".join(
         "fuse-hints",
         "hoist-inputs",
         "choose-form",
+        "fuse-bidirectional",
         "inline-functions",
         "fold-constants",
         "eliminate-dead-code",

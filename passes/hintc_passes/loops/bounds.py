@@ -44,6 +44,10 @@ class Sizes:
         dims = self._shapes.get(of, Shape(None)).dims
         if dims and axis < len(dims) and dims[axis] >= 0:
             return Linear(dims[axis])
+        return self.symbol(of, axis)
+
+    def symbol(self, of: Port, axis: int = 0) -> Linear:
+        """A dimension of a value, without what shape inference knows of it."""
         found = dimension(of, axis)
         return Linear(found) if isinstance(found, int) else Linear.of(("dimension", found))
 

@@ -74,7 +74,8 @@ class TripCount:
 
     def covers(self, sequence: Port, axis: int = 0) -> bool:
         """True if the loop provably reads the whole sequence."""
-        return self._loop.sizes.length(sequence, axis) == self.form
+        sizes = self._loop.sizes
+        return self.form in (sizes.length(sequence, axis), sizes.symbol(sequence, axis))
 
     def port(self, emit: Emitter) -> Port:
         """The trip count as an int32 scalar outside the loop."""

@@ -1,0 +1,109 @@
+"""BIDIRECTIONAL_SEQUENCE_RNN: two plain recurrent layers over one sequence, one backwards.
+
+Each direction is a UNIDIRECTIONAL_SEQUENCE_RNN; its operands carry the same names behind ``fw_``
+and ``bw_``. Operand order is that of TensorFlow Lite's kernel
+(kernels/bidirectional_sequence_rnn.cc); what it gets wrong was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy.typing as npt
+
+from hintc.ops.directions import (
+    AUXILIARY,
+    BACKWARD,
+    FORWARD,
+    Array,
+    both_ways,
+    on_tflm,
+    outputs,
+    reference_both_ways,
+)
+from hintc.ops.fused_op import (
+    AttributeSpec,
+    AttributeValue,
+    BuiltinLowering,
+    Constraint,
+    FusedOp,
+    OperandSlot,
+    StateSlot,
+)
+from hintc.ops.sequence_rnn import UNIDIRECTIONAL_SEQUENCE_RNN
+from hintc.ops.sequence_rnn import reference as one_way
+
+_ONE_WAY = UNIDIRECTIONAL_SEQUENCE_RNN
+
+
+def _operands() -> tuple[OperandSlot, ...]:
+    first, *rest = _ONE_WAY.operands
+    slots = [first]
+    for prefix in (FORWARD, BACKWARD):
+        slots += [replace(slot, name=prefix + slot.name) for slot in rest]
+    slots.append(OperandSlot(AUXILIARY, optional=True))
+    for prefix in (FORWARD, BACKWARD):
+        slots.append(OperandSlot(f"{prefix}{AUXILIARY}_weights", "weight", True))
+    return tuple(slots)
+
+
+BIDIRECTIONAL_SEQUENCE_RNN = FusedOp(
+    name="BIDIRECTIONAL_SEQUENCE_RNN",
+    operands=_operands(),
+    results=("fw_output", "bw_output", "fw_final_hidden_state", "bw_final_hidden_state"),
+    attributes={**_ONE_WAY.attributes, "merge_outputs": AttributeSpec(bool, False)},
+    lowering=BuiltinLowering(
+        operator="BIDIRECTIONAL_SEQUENCE_RNN",
+        options="BidirectionalSequenceRNNOptions",
+        fields={
+            "activation": "fusedActivationFunction",
+            "time_major": "timeMajor",
+            "merge_outputs": "mergeOutputs",
+        },
+        version=lambda hybrid: 2 if hybrid else 1,
+        enums={"activation": "ActivationFunctionType"},
+        states=tuple(
+            StateSlot(
+                f"{prefix}hidden_state",
+                f"{prefix}input_weights",
+                0,
+                f"{prefix}final_hidden_state",
+                backward=prefix == BACKWARD,
+            )
+            for prefix in (FORWARD, BACKWARD)
+        ),
+        outputs=lambda attributes: outputs(attributes, "hidden_state"),
+        int8=frozenset(slot.name for slot in _operands() if slot.kind == "weight"),
+    ),
+    constraints=(
+        *both_ways(_ONE_WAY),
+        Constraint(
+            "the kernel gives wrong values, or crashes, with int8 weights on time-major input",
+            lambda use: use.quantize != "dynamic" or not use.attributes["time_major"],
+        ),
+        Constraint(
+            "the kernel gives wrong values with an auxiliary input of another width",
+            lambda use: not any(AUXILIARY in slot for slot in use.slots),
+        ),
+        on_tflm(),
+    ),
+)
+
+
+def reference(
+    operands: Mapping[str, npt.ArrayLike], attributes: Mapping[str, AttributeValue]
+) -> dict[str, Array]:
+    """The op in numpy, computed in float64.
+
+    Args:
+        operands: by slot name: ``input``, and for each direction what the unidirectional op
+            takes (`hintc.ops.sequence_rnn.reference`), with its prefix.
+        attributes: as declared; missing ones have their defaults.
+
+    Returns:
+        fw_output and bw_output, both in the input's order, or, with ``merge_outputs``, fw_output
+        alone with the two side by side ([time, batch, 2 n_cell]); for each direction
+        final_hidden_state [batch, n_cell].
+    """
+    return reference_both_ways(BIDIRECTIONAL_SEQUENCE_RNN, one_way, operands, attributes)

@@ -1,0 +1,1 @@
+"""Pairs of recurrences that read one sequence in both directions."""
