@@ -6,8 +6,9 @@ package, and the registry imports its modules.
 
 # Stubs first: what they stand for must be there before anything else looks. Then calls: what is
 # inside a function is seen only when it is in line. Hints are collected before loops are raised,
-# because a hint says where a step begins and ends. Lengths are peeled before cells are split: the
-# masks cover all cells of a loop at once.
+# because a hint says where a step begins and ends. Packed states are taken apart
+# before lengths are peeled, which may read a final state from the outputs; that is before cells are
+# split: the masks cover all cells of a loop at once.
 DEFAULT_PIPELINE = ",".join(
     (
         "import-stubs",
@@ -17,6 +18,7 @@ DEFAULT_PIPELINE = ",".join(
         "collect-hints",
         "raise-loops",
         "reroll-chains",
+        "split-states",
         "peel-lengths",
         "split-scans",
         "fuse-lstm",

@@ -81,7 +81,7 @@ class Step:
             self._known[Port(node)] = value
             return
         operands = [self._known[p] for p in node.operands]
-        results = self._call(node, operands) if _is_call(node) else _evaluate(node, operands)
+        results = self._call(node, operands) if _is_call(node) else evaluate(node, operands)
         if results is None:
             count = max((p.index for p in _ports_read(node)), default=0) + 1
             results = [self._opaque(node, i, operands) for i in range(count)]
@@ -119,7 +119,8 @@ def _is_call(node: Node) -> bool:
     return node.op in ("PartitionedCall", "StatefulPartitionedCall")
 
 
-def _evaluate(node: Node, operands: list[Result]) -> list[Result] | None:
+def evaluate(node: Node, operands: list[Result]) -> list[Result] | None:
+    """Results of one node that is no call, None where the algebra does not know its op."""
     if node.op == "Const":
         tensor = node.attributes["value"]
         assert isinstance(tensor, Tensor)
