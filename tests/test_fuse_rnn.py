@@ -62,6 +62,33 @@ def test_keras_cell_without_bias() -> None:
     assert not value.array.any()
 
 
+def test_products_in_pieces_and_an_activation_in_other_words() -> None:
+    def step(t: Any, x: Any, h: Any, k: Any, r: Any, b: Any) -> Any:
+        z = (
+            x[:, :2] @ k[:2]
+            + x[:, 2:] @ k[2:]
+            + tf.raw_ops.Einsum(inputs=[h, r], equation="ab,bc->ac")
+        )
+        h = tf.maximum(tf.minimum(z + b[None], 6.0), 0.0)
+        return h, h
+
+    fusion, report = fuse(step, K, R, B)
+    assert fusion is not None, report.remarks
+    assert fusion.attributes["activation"] == "RELU6"
+    value = fusion.operands["input_weights"].node.attributes["value"]
+    np.testing.assert_array_equal(value.array, K.T)
+
+
+def test_two_sequences_are_refused() -> None:
+    def step(t: Any, x: Any, other: Any, h: Any, k: Any, r: Any) -> Any:
+        h = tf.tanh(x @ k + other @ k + h @ r)
+        return h, h
+
+    module, node = scan_module(step, weights=(K, R), x=(INPUTS, INPUTS), states=(N,))
+    assert [r.code for r in FuseRnn().run(module).remarks] == ["not-one-input"]
+    assert Scan.of(node).fusion is None
+
+
 def test_other_activations_are_refused() -> None:
     fusion, report = fuse(basic(tf.sigmoid), np.concatenate([K, R]), B)
     assert fusion is None

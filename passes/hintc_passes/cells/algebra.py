@@ -86,11 +86,26 @@ class Symbol:
     index: int
     start: int
     stop: int
+    whole: int
+    """Number of columns of the value that these are columns of."""
 
     @property
     def width(self) -> int:
         """Number of columns."""
         return self.stop - self.start
+
+    @property
+    def is_whole(self) -> bool:
+        """True if these are all columns."""
+        return self.width == self.whole
+
+    def as_rows(self, matrix: Matrix) -> Matrix:
+        """The matrix by which the whole value is multiplied, if these columns are by `matrix`."""
+        if self.is_whole:
+            return matrix
+        rows = np.zeros((self.whole, matrix.shape[1]), np.float32)
+        rows[self.start : self.stop] = matrix
+        return rows
 
     @property
     def key(self) -> Key:
@@ -99,7 +114,7 @@ class Symbol:
 
     def columns(self, start: int, stop: int) -> Atom:
         """Some of the columns."""
-        return Symbol(self.kind, self.index, self.start + start, self.start + stop)
+        return Symbol(self.kind, self.index, self.start + start, self.start + stop, self.whole)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.index}"
@@ -278,6 +293,22 @@ Value: TypeAlias = tuple[Affine, ...]
 """Blocks side by side along the last axis."""
 
 
+_SCALED = {"Tanh": ("Sigmoid", 0.5, 0.5), "Sigmoid": ("Tanh", 2.0, -1.0)}
+"""``f: (g, a, b)``: ``a * f(z) + b`` is ``g(z / a)``."""
+
+
+def named(value: Affine) -> Affine:
+    """``tanh(z / 2) / 2 + 1/2`` as the sigmoid of z, ``2 sigmoid(2 z) - 1`` as the tanh of z."""
+    atom, coefficient = value.terms[0] if len(value.terms) == 1 else (None, None)
+    if not isinstance(atom, Unary) or coefficient is None or not coefficient.is_diag:
+        return value
+    function, scale, shift = _SCALED.get(atom.function, ("", 0.0, 0.0))
+    if not function or np.any(coefficient.array != scale) or np.any(value.bias != shift):
+        return value
+    operand = atom.operand.scaled(np.full(value.width, 1 / scale, np.float32))
+    return Affine.of(Unary(function, operand))
+
+
 def width_of(value: Value) -> int:
     """Number of columns."""
     return sum(block.width for block in value)
@@ -290,7 +321,7 @@ def slice_columns(value: Value, start: int, stop: int) -> Value:
     for block in value:
         low, high = max(start - at, 0), min(stop - at, block.width)
         if low < high:
-            cut.append(block.columns(low, high))
+            cut.append(named(block.columns(low, high)))
         at += block.width
     return tuple(cut)
 
@@ -312,7 +343,7 @@ def aligned(values: Sequence[Value]) -> list[tuple[Affine, ...]]:
 
 def blockwise(function: Callable[..., Affine], *values: Value) -> Value:
     """Apply an element-wise function to values of the same width."""
-    return tuple(function(*blocks) for blocks in aligned(values))
+    return tuple(named(function(*blocks)) for blocks in aligned(values))
 
 
 def matmul(value: Value, matrix: Matrix) -> Value:

@@ -227,17 +227,22 @@ def _match_gate(name: str, value: Affine, cell: LstmCell, new_c: Affine | None) 
     if new_c is not None:
         value = _peel_new_state(gate, value, new_c)
     for atom, coefficient in value.terms:
-        if not isinstance(atom, Symbol) or atom.start != 0:
+        if not isinstance(atom, Symbol):
             raise Difference("gate-term", f"the {name} gate adds {atom}")
+        peephole = coefficient.is_diag and atom.is_whole and name in ("input", "forget")
         if atom.kind == "x":
-            gate.x_matrix = coefficient.dense()
+            gate.x_matrix = _summed(gate.x_matrix, atom.as_rows(coefficient.dense()))
         elif atom.kind == "state" and atom.index == cell.h:
-            gate.h_matrix = coefficient.dense()
-        elif atom.kind == "state" and coefficient.is_diag and name in ("input", "forget"):
+            gate.h_matrix = _summed(gate.h_matrix, atom.as_rows(coefficient.dense()))
+        elif atom.kind == "state" and peephole:
             gate.peephole = coefficient.array
         else:
             raise Difference("gate-term", f"the {name} gate adds a product with {atom}")
     return gate
+
+
+def _summed(matrix: Matrix | None, more: Matrix) -> Matrix:
+    return more if matrix is None else matrix + more
 
 
 def _peel_new_state(gate: Gate, value: Affine, new_c: Affine) -> Affine:
@@ -258,7 +263,7 @@ def _peel_new_state(gate: Gate, value: Affine, new_c: Affine) -> Affine:
 
 def _common_input(gates: dict[str, Affine]) -> int:
     symbols = {
-        (a.index, a.start, a.stop)
+        a.index
         for value in gates.values()
         for a, _ in value.terms
         if isinstance(a, Symbol) and a.kind == "x"
@@ -269,4 +274,4 @@ def _common_input(gates: dict[str, Affine]) -> int:
             "no gate reads an input sequence" if not symbols else "gates read different inputs",
             "Concatenate the inputs before the recurrence." if symbols else "",
         )
-    return symbols.pop()[0]
+    return symbols.pop()

@@ -47,12 +47,19 @@ def match_rnn(next_states: Sequence[Result], ys: Sequence[Result]) -> RnnCell:
     matrices: dict[str, Matrix] = {}
     x = 0
     for atom, coefficient in value.terms:
-        if not isinstance(atom, Symbol) or atom.start != 0 or atom.kind in matrices:
+        if not isinstance(atom, Symbol):
             raise Difference("cell-term", f"the step adds {atom}")
         if atom.kind == "invariant":
             raise Difference("cell-term", f"the step adds a product with {atom}")
-        matrices[atom.kind] = coefficient.dense()
+        if atom.kind == "x" and "x" in matrices and atom.index != x:
+            raise Difference(
+                "not-one-input",
+                "the step reads different inputs",
+                "Concatenate the inputs before the recurrence.",
+            )
         x = atom.index if atom.kind == "x" else x
+        matrix = atom.as_rows(coefficient.dense())
+        matrices[atom.kind] = matrices.get(atom.kind, 0) + matrix
     if set(matrices) != {"x", "state"}:
         raise Difference("not-recurrent", "the step is not act(x W + h R + b)")
     for y in ys:

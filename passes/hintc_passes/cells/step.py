@@ -8,6 +8,7 @@ cell is.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -146,7 +147,7 @@ def _stack_of_one(node: Node, operands: list[Result]) -> list[Result] | None:
 
 def symbol(kind: str, index: int, width: int) -> Value:
     """A whole argument as a value."""
-    return (Affine.of(Symbol(kind, index, 0, width)),)
+    return (Affine.of(Symbol(kind, index, 0, width, width)),)
 
 
 # -- rules: (node, operands) -> results, or None where the algebra does not apply ------------------
@@ -159,14 +160,45 @@ def _pass_through(node: Node, operands: list[Plain]) -> list[Plain] | None:
 def _matmul(node: Node, operands: list[Plain]) -> list[Plain] | None:
     a, b = operands
     flag = node.attributes.get
-    if isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or b.ndim != 2:
+    if not isinstance(b, np.ndarray) or b.ndim != 2 or flag("transpose_a") or flag("adj_x"):
         return None
-    if flag("transpose_a") or flag("adj_x"):
+    return _product(a, b.T if flag("transpose_b") or flag("adj_y") else b)
+
+
+def _product(a: Plain, matrix: Array) -> list[Plain] | None:
+    columns = width_of(a) if isinstance(a, tuple) else a.shape[-1] if a.ndim == 2 else -1
+    if matrix.dtype != np.float32 or matrix.shape[0] != columns:
         return None
-    matrix = b.T if flag("transpose_b") or flag("adj_y") else b
-    if matrix.dtype != np.float32 or matrix.shape[0] != width_of(a):
-        return None
+    if isinstance(a, np.ndarray):
+        return [a @ matrix]
     return [matmul(a, np.ascontiguousarray(matrix))]
+
+
+def _einsum(node: Node, operands: list[Plain]) -> list[Plain] | None:
+    """``ab,bc->ac`` and ``ab,cb->ac``, whatever the letters and the order of the operands."""
+    equation = node.attributes.get("equation")
+    match = _EINSUM.fullmatch(equation.decode()) if isinstance(equation, bytes) else None
+    if match is None:
+        return None
+    one, other, wanted = match.groups()
+    a, b = operands
+    if isinstance(a, np.ndarray):
+        (one, a), (other, b) = (other, b), (one, a)
+    if not isinstance(b, np.ndarray) or wanted[0] != one[0] or len({*one, *other}) != 3:
+        return None
+    if other == one[1] + wanted[1]:
+        return _product(a, b)
+    return _product(a, b.T) if other == wanted[1] + one[1] else None
+
+
+_EINSUM = re.compile(r"([a-zA-Z]{2}),([a-zA-Z]{2})->([a-zA-Z]{2})")
+
+
+def _divide(node: Node, operands: list[Plain]) -> list[Plain] | None:
+    value, by = operands
+    if not isinstance(by, np.ndarray) or by.dtype != np.float32 or not np.all(by):
+        return None
+    return _folding(np.multiply, _elementwise(product))(node, [value, 1 / by])
 
 
 def _row(constant: Array, width: int) -> Array | None:
@@ -364,6 +396,12 @@ def _fold(function: Callable[..., Array]) -> Rule:
     return rule
 
 
+def _squeeze(node: Node, operands: list[Plain]) -> list[Plain] | None:
+    axes = node.attributes.get("squeeze_dims")
+    dims = tuple(a for a in axes if isinstance(a, int)) if isinstance(axes, tuple) else ()
+    return _fold(lambda value: np.squeeze(value, dims or None))(node, operands)
+
+
 def _folding(function: Callable[..., Array], rule: Rule) -> Rule:
     """`rule`, but NumPy's `function` where all operands are constants."""
     folded = _fold(function)
@@ -381,8 +419,8 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         ("Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot"), _pass_through
     ),
-    "MatMul": _matmul,
-    "BatchMatMulV2": _matmul,
+    **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _matmul),
+    "Einsum": _einsum,
     "Add": _add,
     "AddV2": _add,
     "BiasAdd": _add,
@@ -390,6 +428,7 @@ _RULES: Mapping[str, Rule] = {
     "Sub": _folding(np.subtract, _elementwise(_subtract)),
     "Neg": _folding(np.negative, _elementwise(_negative)),
     "Mul": _folding(np.multiply, _elementwise(product)),
+    **dict.fromkeys(("RealDiv", "Div"), _divide),
     **dict.fromkeys(("Sigmoid", "Tanh", "Elu", "Selu", "Softplus", "Softsign", "Exp"), _unary),
     **dict.fromkeys(("Relu", "Relu6"), _relu),
     **dict.fromkeys(("Minimum", "Maximum"), _bound),
@@ -400,4 +439,7 @@ _RULES: Mapping[str, Rule] = {
     "Slice": _slice,
     "StridedSlice": _strided_slice,
     "Transpose": _fold(np.transpose),
+    "Reshape": _fold(np.reshape),
+    "ExpandDims": _fold(lambda value, axis: np.expand_dims(value, int(axis))),
+    "Squeeze": _squeeze,
 }
