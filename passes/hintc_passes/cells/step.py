@@ -348,7 +348,7 @@ def _slice(node: Node, operands: list[Plain]) -> list[Plain] | None:
 def _strided_slice(node: Node, operands: list[Plain]) -> list[Plain] | None:
     value, *bounds = operands
     arrays = [b for b in bounds if isinstance(b, np.ndarray)]
-    if len(arrays) != 3 or any(_mask(node, name) for name in ("ellipsis", "new_axis")):
+    if len(arrays) != 3 or _mask(node, "ellipsis"):
         return None
     index = _index(node, *arrays)
     if isinstance(value, np.ndarray):
@@ -364,11 +364,14 @@ def _mask(node: Node, name: str) -> int:
     return mask if isinstance(mask, int) else 0
 
 
-def _index(node: Node, begin: Array, end: Array, strides: Array) -> tuple[slice | int, ...]:
-    """The NumPy index of a StridedSlice; a full axis is ``slice(None)``."""
-    index: list[slice | int] = []
+def _index(node: Node, begin: Array, end: Array, strides: Array) -> tuple[slice | int | None, ...]:
+    """The NumPy index of a StridedSlice; a full axis is ``slice(None)``, a new one None."""
+    index: list[slice | int | None] = []
     for axis, (low, high, step) in enumerate(zip(begin, end, strides, strict=True)):
         bit = 1 << axis
+        if _mask(node, "new_axis") & bit:
+            index.append(None)
+            continue
         if _mask(node, "shrink_axis") & bit:
             index.append(int(low))
             continue
