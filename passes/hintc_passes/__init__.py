@@ -5,7 +5,8 @@ package, and the registry imports its modules.
 """
 
 # Stubs first: what they stand for must be there before anything else looks. Then calls: what is
-# inside a function is seen only when it is in line. Hints are collected before loops are raised,
+# inside a function is seen only when it is in line. Cells that are one op are spelled out before
+# anyone looks for steps. Hints are collected before loops are raised,
 # because a hint says where a step begins and ends. Packed states are taken apart
 # before lengths are peeled, which may read a final state from the outputs; that is before cells are
 # split: the masks cover all cells of a loop at once.
@@ -15,6 +16,7 @@ DEFAULT_PIPELINE = ",".join(
         "inline-functions",
         "remove-training-nodes",
         "fold-constants",
+        "expand-block-cells",
         "collect-hints",
         "raise-loops",
         "reroll-chains",
