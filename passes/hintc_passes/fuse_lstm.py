@@ -2,8 +2,9 @@
 
 Recognises the cell by its maths (`cells/lstm.py`), however it is spelled and packed: gates in any
 order, one matrix product or many, biases, forget bias, peepholes, projection, clips, coupled gates,
-tanh, relu or relu6. Makes: an annotation (`Scan.fusion`) with the weights in the kernel's layout;
-`choose-form` decides whether it is used. Refuses, with the difference: anything else.
+layer normalisation of the gates, tanh, relu or relu6. Makes: an annotation (`Scan.fusion`) with the
+weights in the kernel's layout; `choose-form` decides whether it is used. Refuses, with the
+difference: anything else.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def _weights(cell: LstmCell) -> dict[str, Matrix]:
         weights[f"input_to_{name}_weights"] = _transposed(gate.x_matrix, inputs, cells)
         weights[f"recurrent_to_{name}_weights"] = _transposed(gate.h_matrix, outputs, cells)
         weights[f"{name}_gate_bias"] = gate.bias
+        if gate.norm is not None:
+            weights[f"{name}_layer_norm_coefficients"] = gate.norm
     if any(gate.peephole is not None for gate in gates.values()):
         for name in gates.keys() - {"cell"}:
             peephole = gates[name].peephole
@@ -95,6 +98,7 @@ def _describe(cell: LstmCell) -> str:
         f"cell clip {cell.cell_clip:g}" if cell.cell_clip else "",
         f"projection clip {cell.proj_clip:g}" if cell.proj_clip else "",
         "" if "input" in cell.gates else "coupled gates",
+        "" if cell.gates["forget"].norm is None else "layer normalisation",
         "" if cell.activation == "TANH" else cell.activation.lower(),
     ]
     return ", ".join([f"LSTM of {cells} cells", *(e for e in extras if e)])

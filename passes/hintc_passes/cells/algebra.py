@@ -172,6 +172,30 @@ class Product:
         return "a product"
 
 
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """The mean over the columns of a value: one column."""
+
+    operand: Affine
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return 1
+
+    @functools.cached_property
+    def key(self) -> Key:
+        """Equal for equal values."""
+        return ("mean", self.operand.key)
+
+    def columns(self, start: int, stop: int) -> Atom:
+        """The only column."""
+        return self
+
+    def __str__(self) -> str:
+        return "a mean over columns"
+
+
 @dataclass(frozen=True)
 class Opaque:
     """Columns of a value that the algebra does not see into: which op of which node made it."""
@@ -200,7 +224,7 @@ class Opaque:
         return f"{self.op} ('{self.node}')"
 
 
-Atom: TypeAlias = Symbol | Unary | Product | Opaque
+Atom: TypeAlias = Symbol | Unary | Product | Mean | Opaque
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,12 +381,43 @@ def matmul(value: Value, matrix: Matrix) -> Value:
 
 
 def product(a: Affine, b: Affine) -> Affine:
-    """Element-wise product; by a constant it stays linear."""
+    """Element-wise product; by a constant it stays linear, and constants of a row come out."""
     if not a.terms:
         return b.scaled(a.bias)
     if not b.terms:
         return a.scaled(b.bias)
+    if a.key == b.key:
+        return Affine.of(Unary("Square", a))
+    for this, other in ((a, b), (b, a)):
+        row = spread(other)
+        if row is not None and not np.all(row[1] == 1):
+            atom, scale = row
+            ones = Coefficient(np.ones((1, other.width), np.float32))
+            return Affine.of(Product((this, Affine(other.width, ((atom, ones),))))).scaled(scale)
     return Affine.of(Product((a, b)))
+
+
+def spread(value: Affine) -> tuple[Atom, Matrix] | None:
+    """The atom of one column and the constants ``[width]`` whose product the value is."""
+    if len(value.terms) != 1 or value.has_bias:
+        return None
+    atom, coefficient = value.terms[0]
+    if coefficient.is_diag or coefficient.array.shape[0] != 1:
+        return None
+    return atom, coefficient.array[0]
+
+
+def per_row(value: Value) -> bool:
+    """True for one number in each row that is made of means over columns."""
+    return len(value) == 1 and value[0].width == 1 and _is_mean(value[0])
+
+
+def _is_mean(value: Affine) -> bool:
+    for atom, _ in value.terms:
+        inner = atom.operand if isinstance(atom, Unary) else None
+        if not isinstance(atom, Mean) and not (inner is not None and _is_mean(inner)):
+            return False
+    return bool(value.terms)
 
 
 _INTERVALS = {"Relu": (0.0, np.inf), "Relu6": (0.0, 6.0)}

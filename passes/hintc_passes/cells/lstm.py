@@ -9,6 +9,8 @@ Notation of Sak et al., "Long Short-Term Memory Based Recurrent Neural Network A
     c' = clip(f * c + i * g, cell_clip)
     o = sigmoid(x Wo + h Ro + po * c' + bo)
     h' = clip((o * act(c')) P + bp, proj_clip)     (no projection: o * act(c'))
+
+With layer normalisation each gate is ``norm(sum without bias) * scale + bias`` (`normalised.py`).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from hintc_passes.cells.algebra import (
     interval,
 )
 from hintc_passes.cells.difference import Difference, single_block, symmetric_clip
+from hintc_passes.cells.normalised import match_normalised
 from hintc_passes.cells.step import Result
 
 ACTIVATIONS = {"Tanh": "TANH", "Relu": "RELU", "Relu6": "RELU6"}
@@ -39,6 +42,8 @@ ACTIVATIONS = {"Tanh": "TANH", "Relu": "RELU", "Relu6": "RELU6"}
 class Gate:
     """What goes into one gate: ``x @ x_matrix + h @ h_matrix + peephole * c + bias``.
 
+    With `norm` the sum without the bias is normalised and multiplied by it.
+
     Shapes: `x_matrix` ``[inputs, cells]``, `h_matrix` ``[outputs, cells]``, the others
     ``[cells]``; None where a term is absent.
     """
@@ -47,6 +52,7 @@ class Gate:
     x_matrix: Matrix | None = None
     h_matrix: Matrix | None = None
     peephole: Matrix | None = None
+    norm: Matrix | None = None
 
 
 @dataclass
@@ -90,7 +96,14 @@ def match_lstm(next_states: Sequence[Result], ys: Sequence[Result]) -> LstmCell:
     gates = _match_update(cell, new_c)
     gates["output"] = _match_output(cell, new_h, new_c)
     for name, value in gates.items():
-        cell.gates[name] = _match_gate(name, value, cell, new_c if name == "output" else None)
+        normalised = match_normalised(name, value)
+        gates[name] = value if normalised is None else normalised.operand
+        gate = _match_gate(name, gates[name], cell, new_c if name == "output" else None)
+        if normalised is not None:
+            gate.norm, gate.bias = normalised.scale, normalised.bias
+        cell.gates[name] = gate
+    if len({gate.norm is None for gate in cell.gates.values()}) > 1:
+        raise Difference("layer-norm", "some gates are normalised, others are not")
     cell.x = _common_input(gates)
     for y in ys:
         if single_block(y).key != new_h.key:

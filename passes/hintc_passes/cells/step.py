@@ -18,6 +18,7 @@ import numpy as np
 from hintc.ir import ARG, Array, FunctionRef, Graph, Module, Node, Port, Tensor
 from hintc_passes.cells.algebra import (
     Affine,
+    Mean,
     Opaque,
     Symbol,
     Unary,
@@ -25,6 +26,7 @@ from hintc_passes.cells.algebra import (
     blockwise,
     clip,
     matmul,
+    per_row,
     product,
     slice_columns,
     width_of,
@@ -194,8 +196,28 @@ def _einsum(node: Node, operands: list[Plain]) -> list[Plain] | None:
 _EINSUM = re.compile(r"([a-zA-Z]{2}),([a-zA-Z]{2})->([a-zA-Z]{2})")
 
 
+def _mean(node: Node, operands: list[Plain]) -> list[Plain] | None:
+    """The mean over columns, kept as one."""
+    value, axes = operands
+    if isinstance(value, np.ndarray) or not isinstance(axes, np.ndarray) or len(value) != 1:
+        return None
+    if node.attributes.get("keep_dims") is not True or axes.size != 1:
+        return None
+    return [(Affine.of(Mean(value[0])),)] if int(axes.reshape(())) in (1, -1) else None
+
+
+def _squared_difference(a: Affine, b: Affine) -> Affine:
+    return Affine.of(Unary("Square", _subtract(a, b)))
+
+
 def _divide(node: Node, operands: list[Plain]) -> list[Plain] | None:
     value, by = operands
+    if isinstance(by, tuple) and len(by) == 1:
+        root = by[0].atom
+        if not isinstance(root, Unary) or root.function != "Sqrt":
+            return None
+        inverse = (Affine.of(Unary("Rsqrt", root.operand)),)
+        return _elementwise(product)(node, [value, inverse])
     if not isinstance(by, np.ndarray) or by.dtype != np.float32 or not np.all(by):
         return None
     return _folding(np.multiply, _elementwise(product))(node, [value, 1 / by])
@@ -215,20 +237,26 @@ def _row(constant: Array, width: int) -> Array | None:
 
 def _as_values(operands: Sequence[Plain]) -> list[Value] | None:
     """Operands of an element-wise op as values of one width; None if they do not broadcast."""
-    widths = {width_of(o) for o in operands if isinstance(o, tuple)}
+    values = [o for o in operands if isinstance(o, tuple)]
+    widths = {width_of(v) for v in values if not per_row(v)}
+    if not values:
+        return None
+    if not widths:  # constants of any width, times one number in each row
+        widths = {max([o.size for o in operands if isinstance(o, np.ndarray)], default=1)}
     if len(widths) != 1:
         return None
     width = widths.pop()
-    values: list[Value] = []
+    found: list[Value] = []
     for operand in operands:
         if isinstance(operand, tuple):
-            values.append(operand)
+            repeated = width > 1 and per_row(operand)
+            found.append(matmul(operand, np.ones((1, width), np.float32)) if repeated else operand)
             continue
         row = _row(operand, width)
         if row is None:
             return None
-        values.append((Affine.constant(row),))
-    return values
+        found.append((Affine.constant(row),))
+    return found
 
 
 def _elementwise(function: Callable[..., Affine]) -> Rule:
@@ -424,6 +452,9 @@ _RULES: Mapping[str, Rule] = {
     ),
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _matmul),
     "Einsum": _einsum,
+    "Mean": _mean,
+    "SquaredDifference": _elementwise(_squared_difference),
+    "Square": _elementwise(lambda a: Affine.of(Unary("Square", a))),
     "Add": _add,
     "AddV2": _add,
     "BiasAdd": _add,
@@ -433,6 +464,7 @@ _RULES: Mapping[str, Rule] = {
     "Mul": _folding(np.multiply, _elementwise(product)),
     **dict.fromkeys(("RealDiv", "Div"), _divide),
     **dict.fromkeys(("Sigmoid", "Tanh", "Elu", "Selu", "Softplus", "Softsign", "Exp"), _unary),
+    **dict.fromkeys(("Sqrt", "Rsqrt"), _unary),
     **dict.fromkeys(("Relu", "Relu6"), _relu),
     **dict.fromkeys(("Minimum", "Maximum"), _bound),
     "ClipByValue": _clip_by_value,
