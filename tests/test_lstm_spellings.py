@@ -12,16 +12,21 @@ import tensorflow as tf
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import hintc
 from hintc.graphdef import lower
 from hintc.ir import Scan
 from hintc.ops.sequence_lstm import reference
+from hintc.pipeline import PassPipeline
 from hintc.remark import PassReport
 from hintc.runtime import session
+from hintc.runtime.interpreter import Interpreter
 from hintc_passes.cells import fuse
+from hintc_passes.choose_form import ChooseForm
 from hintc_passes.fuse_lstm import FuseLstm
 from lstm_spellings import CELLS, CHOICES, INPUTS, Cell, Change, Choice, step_of
 from scan_builder import scan_module
 
+OUTPUTS = ["out0", "out1", "out2"]
 PLAIN = {name: values[0] for name, values in CHOICES.items()}
 choices = st.fixed_dictionaries({name: st.sampled_from(v) for name, v in CHOICES.items()})
 cells = st.builds(
@@ -39,6 +44,15 @@ cells = st.builds(
 def scan(cell: Cell, choice: Choice, change: Change | None = None) -> tuple[Any, Any]:
     states = (CELLS, cell.outputs) if choice["cell_first"] else (cell.outputs, CELLS)
     return scan_module(step_of(cell, choice, change), x=(INPUTS,), states=states, steps=4)
+
+
+def random_feeds(module: Any, batch: int) -> dict[str, Any]:
+    random = np.random.default_rng(batch)
+    shapes = {arg.name: arg.attributes["shape"].dims for arg in module.graph.args}
+    return {
+        name: random.standard_normal([batch if d < 0 else d for d in dims]).astype(np.float32)
+        for name, dims in shapes.items()
+    }
 
 
 def by_kernel(found: Scan, feeds: dict[str, Any]) -> list[Any]:
@@ -60,18 +74,42 @@ def test_every_spelling_is_fused(cell: Cell, choice: dict[str, Any]) -> None:
     if cell.projected and cell.cell_clip:
         cell = replace(cell, proj_clip=0.2)
     module, node = scan(cell, choice)
-    random = np.random.default_rng(4)
-    feeds = {
-        arg.name: random.standard_normal(
-            [2 if d < 0 else d for d in arg.attributes["shape"].dims]
-        ).astype(np.float32)
-        for arg in module.graph.args
-    }
-    wanted = session.run(lower(module), feeds, ["out0", "out1", "out2"])
+    feeds = random_feeds(module, 2)
+    wanted = session.run(lower(module), feeds, OUTPUTS)
     report = FuseLstm().run(module)
     assert Scan.of(node).fusion is not None, report.remarks
     for got, name in zip(by_kernel(Scan.of(node), feeds), wanted, strict=True):
         np.testing.assert_allclose(got, wanted[name], rtol=0, atol=1e-5)
+
+
+KERNELS = {
+    "coupled": (Cell(coupled=True), PLAIN),
+    "coupled_all": (
+        Cell(coupled=True, peephole=True, projected=True, cell_clip=0.25, proj_clip=0.2),
+        {**PLAIN, "sigmoid": "tanh", "product": "halves"},
+    ),
+    "relu": (Cell(activation="relu", cell_clip=0.25), {**PLAIN, "product": "einsum"}),
+    "relu6_peephole": (Cell(activation="relu6", peephole=True, biased=False), PLAIN),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_kernel_gives_the_numbers(name: str) -> None:
+    cell, choice = KERNELS[name]
+    module, _ = scan(cell, choice)
+    graph_def, inputs = lower(module), [arg.name for arg in module.graph.args]
+    assert FuseLstm().run(module).changed
+    (call,) = ChooseForm(form="fused").run(module).counts
+    assert call == "fused"
+    result = hintc.convert(lower(module), inputs, OUTPUTS, pipeline=PassPipeline.EMPTY)
+    interpreter = Interpreter(result.tflite)
+    for batch in (1, 3):
+        feeds = random_feeds(module, batch)
+        wanted = session.run(graph_def, feeds, OUTPUTS)
+        for _ in range(2):
+            got = interpreter.run(feeds)
+            for output in OUTPUTS:
+                np.testing.assert_allclose(got[output], wanted[output], rtol=0, atol=2e-6)
 
 
 class _Gates(Change):
