@@ -79,14 +79,22 @@ def test_products_in_pieces_and_an_activation_in_other_words() -> None:
     np.testing.assert_array_equal(value.array, K.T)
 
 
-def test_two_sequences_are_refused() -> None:
-    def step(t: Any, x: Any, other: Any, h: Any, k: Any, r: Any) -> Any:
-        h = tf.tanh(x @ k + other @ k + h @ r)
+@pytest.mark.parametrize("same", [True, False])
+def test_two_sequences_are_added_or_put_side_by_side(same: bool) -> None:
+    other = K if same else K[::-1].copy()
+
+    def step(t: Any, x: Any, y: Any, h: Any, k: Any, o: Any, r: Any) -> Any:
+        h = tf.tanh(x @ k + y @ o + h @ r)
         return h, h
 
-    module, node = scan_module(step, weights=(K, R), x=(INPUTS, INPUTS), states=(N,))
-    assert [r.code for r in FuseRnn().run(module).remarks] == ["not-one-input"]
-    assert Scan.of(node).fusion is None
+    module, node = scan_module(step, weights=(K, other, R), x=(INPUTS, INPUTS), states=(N,))
+    assert FuseRnn().run(module).changed
+    fusion = Scan.of(node).fusion
+    assert fusion is not None
+    assert fusion.operands["input"].node.op == ("AddV2" if same else "ConcatV2")
+    value = fusion.operands["input_weights"].node.attributes["value"]
+    assert isinstance(value, Tensor)
+    np.testing.assert_array_equal(value.array, K.T if same else np.concatenate([K, other]).T)
 
 
 def test_other_activations_are_refused() -> None:

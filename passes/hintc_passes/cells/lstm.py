@@ -40,16 +40,16 @@ ACTIVATIONS = {"Tanh": "TANH", "Relu": "RELU", "Relu6": "RELU6"}
 
 @dataclass
 class Gate:
-    """What goes into one gate: ``x @ x_matrix + h @ h_matrix + peephole * c + bias``.
+    """What goes into one gate: ``sum x @ x_matrices + h @ h_matrix + peephole * c + bias``.
 
     With `norm` the sum without the bias is normalised and multiplied by it.
 
-    Shapes: `x_matrix` ``[inputs, cells]``, `h_matrix` ``[outputs, cells]``, the others
-    ``[cells]``; None where a term is absent.
+    Shapes: `x_matrices`, by position of the sequence, ``[inputs, cells]``, `h_matrix`
+    ``[outputs, cells]``, the others ``[cells]``; None where a term is absent.
     """
 
     bias: Matrix
-    x_matrix: Matrix | None = None
+    x_matrices: dict[int, Matrix] = field(default_factory=dict)
     h_matrix: Matrix | None = None
     peephole: Matrix | None = None
     norm: Matrix | None = None
@@ -61,7 +61,6 @@ class LstmCell:
 
     Attributes:
         h, c: positions of the two states.
-        x: position of the sequence that is the input.
         gates: ``"input"`` (absent for CIFG), ``"forget"``, ``"cell"``, ``"output"``.
         activation: ``"TANH"``, ``"RELU"`` or ``"RELU6"``.
         cell_clip, proj_clip: bounds, 0.0 for none.
@@ -70,7 +69,6 @@ class LstmCell:
 
     h: int
     c: int
-    x: int = 0
     gates: dict[str, Gate] = field(default_factory=dict)
     activation: str = "TANH"
     cell_clip: float = 0.0
@@ -104,7 +102,8 @@ def match_lstm(next_states: Sequence[Result], ys: Sequence[Result]) -> LstmCell:
         cell.gates[name] = gate
     if len({gate.norm is None for gate in cell.gates.values()}) > 1:
         raise Difference("layer-norm", "some gates are normalised, others are not")
-    cell.x = _common_input(gates)
+    if not any(gate.x_matrices for gate in cell.gates.values()):
+        raise Difference("no-input", "no gate reads an input sequence")
     for y in ys:
         if single_block(y).key != new_h.key:
             raise Difference("output-is-not-h", "a step's output is not the new hidden state")
@@ -244,7 +243,8 @@ def _match_gate(name: str, value: Affine, cell: LstmCell, new_c: Affine | None) 
             raise Difference("gate-term", f"the {name} gate adds {atom}")
         peephole = coefficient.is_diag and atom.is_whole and name in ("input", "forget")
         if atom.kind == "x":
-            gate.x_matrix = _summed(gate.x_matrix, atom.as_rows(coefficient.dense()))
+            known = gate.x_matrices.get(atom.index)
+            gate.x_matrices[atom.index] = _summed(known, atom.as_rows(coefficient.dense()))
         elif atom.kind == "state" and atom.index == cell.h:
             gate.h_matrix = _summed(gate.h_matrix, atom.as_rows(coefficient.dense()))
         elif atom.kind == "state" and peephole:
@@ -272,19 +272,3 @@ def _peel_new_state(gate: Gate, value: Affine, new_c: Affine) -> Affine:
         raise Difference("gate-term", "the output gate adds a part of the new cell state")
     gate.peephole = peephole
     return rest
-
-
-def _common_input(gates: dict[str, Affine]) -> int:
-    symbols = {
-        a.index
-        for value in gates.values()
-        for a, _ in value.terms
-        if isinstance(a, Symbol) and a.kind == "x"
-    }
-    if len(symbols) != 1:
-        raise Difference(
-            "not-one-input",
-            "no gate reads an input sequence" if not symbols else "gates read different inputs",
-            "Concatenate the inputs before the recurrence." if symbols else "",
-        )
-    return symbols.pop()
