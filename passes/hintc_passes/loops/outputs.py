@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hintc.graft import graft
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import Graph, Module, Node, Port, Scan, producers
-from hintc_passes.loops.step import Step, argument_shapes, new_step
+from hintc_passes.loops.step import Step, argument_shapes, dependencies, new_step
 from hintc_passes.loops.values import source_of
 
 ELEMENTWISE = frozenset(
@@ -33,7 +33,8 @@ class _Hoisting:
     def __init__(self, module: Module, graph: Graph, node: Node) -> None:
         self._module, self._graph, self._node = module, graph, node
         self._step, self._scan = Step.of(module, node), Scan.of(node)
-        self._core = producers(self._step.nexts)
+        states = dependencies(self._step.graph, [p.node for p in self._step.states])
+        self._core = {n for n in producers(self._step.nexts) if states[n]}
         self._sequences = dict(zip(self._step.xs, self._scan.reverse_xs, strict=True))
         self._invariants = set(self._step.invariants)
         candidates = {
