@@ -222,3 +222,29 @@ def dynamic_rnn_model(
                 session, graph.as_graph_def(), names + hinted
             )
     return frozen, names
+
+
+def graph_and_outputs(
+    build: Callable[[Any], Sequence[Any]], shape: Sequence[int | None]
+) -> tuple[Any, list[str]]:
+    """x of `shape` -> y_0, y_1, ... that `build` gives; variables frozen with seeded weights."""
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    v1 = tf.compat.v1
+    before = control_flow_util.ENABLE_CONTROL_FLOW_V2
+    control_flow_util.ENABLE_CONTROL_FLOW_V2 = True
+    try:
+        with tf.Graph().as_default() as graph, v1.Session() as running:
+            x = v1.placeholder(tf.float32, shape, "x")
+            names = [tf.identity(y, f"y_{at}").op.name for at, y in enumerate(build(x))]
+            random = np.random.default_rng(0)
+            for variable in v1.global_variables():
+                value = random.uniform(-0.5, 0.5, variable.shape.as_list())
+                running.run(variable.initializer, {variable.initializer.inputs[1]: value})
+            frozen = v1.graph_util.convert_variables_to_constants(
+                running, graph.as_graph_def(), names
+            )
+    finally:
+        control_flow_util.ENABLE_CONTROL_FLOW_V2 = before
+    return frozen, names

@@ -161,6 +161,20 @@ def test_coupled_gates_leave_the_input_gate_out() -> None:
     assert "input_to_input_weights" not in fusion.operands
 
 
+def test_a_cell_that_reads_some_columns_gets_zeros_for_the_others() -> None:
+    def step(t: Any, x: Any, h: Any, c: Any, k: Any, r: Any, b: Any) -> Any:
+        z = x[:, 1:3] @ k[1:3] + h[:, :5] @ r[:5]
+        i, f, g, o = tf.split(tf.nn.bias_add(z, b), 4, axis=1)
+        return finish(i, f, g, o, c)
+
+    fusion, report = fuse(step, (K, R, B))
+    assert fusion is not None, report.remarks
+    wanted = np.zeros((INPUTS, N), np.float32)
+    wanted[1:3] = K[1:3, :N]
+    np.testing.assert_array_equal(constant(fusion, "input_to_input_weights"), wanted.T)
+    assert not constant(fusion, "recurrent_to_cell_weights")[:, 5:].any()
+
+
 def _keras_but(change: Callable[..., Any]) -> Callable[..., Any]:
     def step(t: Any, x: Any, h: Any, c: Any, k: Any, r: Any, b: Any) -> Any:
         i, f, g, o = tf.split(tf.nn.bias_add(x @ k + h @ r, b), 4, axis=1)

@@ -62,6 +62,41 @@ def test_keras_cell_without_bias() -> None:
     assert not value.array.any()
 
 
+def test_products_in_pieces_and_an_activation_in_other_words() -> None:
+    def step(t: Any, x: Any, h: Any, k: Any, r: Any, b: Any) -> Any:
+        z = (
+            x[:, :2] @ k[:2]
+            + x[:, 2:] @ k[2:]
+            + tf.raw_ops.Einsum(inputs=[h, r], equation="ab,bc->ac")
+        )
+        h = tf.maximum(tf.minimum(z + b[None], 6.0), 0.0)
+        return h, h
+
+    fusion, report = fuse(step, K, R, B)
+    assert fusion is not None, report.remarks
+    assert fusion.attributes["activation"] == "RELU6"
+    value = fusion.operands["input_weights"].node.attributes["value"]
+    np.testing.assert_array_equal(value.array, K.T)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_sequences_are_added_or_put_side_by_side(same: bool) -> None:
+    other = K if same else K[::-1].copy()
+
+    def step(t: Any, x: Any, y: Any, h: Any, k: Any, o: Any, r: Any) -> Any:
+        h = tf.tanh(x @ k + y @ o + h @ r)
+        return h, h
+
+    module, node = scan_module(step, weights=(K, other, R), x=(INPUTS, INPUTS), states=(N,))
+    assert FuseRnn().run(module).changed
+    fusion = Scan.of(node).fusion
+    assert fusion is not None
+    assert fusion.operands["input"].node.op == ("AddV2" if same else "ConcatV2")
+    value = fusion.operands["input_weights"].node.attributes["value"]
+    assert isinstance(value, Tensor)
+    np.testing.assert_array_equal(value.array, K.T if same else np.concatenate([K, other]).T)
+
+
 def test_other_activations_are_refused() -> None:
     fusion, report = fuse(basic(tf.sigmoid), np.concatenate([K, R]), B)
     assert fusion is None

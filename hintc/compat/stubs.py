@@ -28,7 +28,7 @@ __all__ = ["convert_op_hints_to_stubs", "find_all_hinted_output_nodes", "is_ophi
 
 _LOOPS = ("While", "StatelessWhile")
 _SET_ASIDE = "_hintc.set_aside."
-_RAISE = "raise-loops,peel-lengths,split-scans"
+_RAISE = "raise-loops,split-states,peel-lengths,split-scans"
 _RECOGNISE = "fuse-lstm,fuse-rnn"
 
 WriteCallback = Callable[[Any, str], None]

@@ -35,6 +35,10 @@ class Session:
         except (ValueError, TypeError, tf.errors.OpError) as error:
             raise HintcError("TensorFlow cannot import the graph", why=_one_line(error)) from error
         config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
+        # the graph as it is written: with oneDNN the remapper gives a layer normalisation another
+        # epsilon than its own
+        options = config.graph_options.rewrite_options
+        options.remapping = options.OFF
         self._graph = graph
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         self._errors = (ValueError, TypeError, KeyError, RuntimeError, tf.errors.OpError)

@@ -2,8 +2,9 @@
 
 Recognises the cell by its maths (`cells/lstm.py`), however it is spelled and packed: gates in any
 order, one matrix product or many, biases, forget bias, peepholes, projection, clips, coupled gates,
-tanh, relu or relu6. Makes: an annotation (`Scan.fusion`) with the weights in the kernel's layout;
-`choose-form` decides whether it is used. Refuses, with the difference: anything else.
+layer normalisation of the gates, tanh, relu or relu6. Makes: an annotation (`Scan.fusion`) with the
+weights in the kernel's layout; `choose-form` decides whether it is used. Refuses, with the
+difference: anything else.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hintc.rewrite import Pass
 from hintc_passes.cells.algebra import Matrix
 from hintc_passes.cells.fuse import fuse_scans
 from hintc_passes.cells.lstm import LstmCell, match_lstm
-from hintc_passes.cells.recognised import Kernel, Recognised
+from hintc_passes.cells.recognised import Groups, Kernel, Recognised, input_groups, input_matrix
 from hintc_passes.cells.step import Result
 
 
@@ -42,10 +43,11 @@ class FuseLstm(Pass):
 
 def _recognise(next_states: Sequence[Result], ys: Sequence[Result]) -> Recognised:
     cell = match_lstm(next_states, ys)
+    inputs = input_groups([gate.x_matrices for gate in cell.gates.values()])
     final = ["final_output_state", "final_cell_state"]
     return Recognised(
-        x=cell.x,
-        weights=_weights(cell),
+        x=inputs,
+        weights=_weights(cell, inputs),
         states={"output_state": cell.h, "cell_state": cell.c},
         final=final if cell.h == 0 else final[::-1],
         attributes={
@@ -58,17 +60,19 @@ def _recognise(next_states: Sequence[Result], ys: Sequence[Result]) -> Recognise
     )
 
 
-def _weights(cell: LstmCell) -> dict[str, Matrix]:
+def _weights(cell: LstmCell, inputs: Groups) -> dict[str, Matrix]:
     """Constants in the kernel's layout: matrices ``[out, in]``, absent terms zero or left out."""
     gates = cell.gates
     cells = gates["forget"].bias.size
-    inputs = max(g.x_matrix.shape[0] for g in gates.values() if g.x_matrix is not None)
+    every = {index: m for gate in gates.values() for index, m in gate.x_matrices.items()}
     outputs = cells if cell.projection is None else cell.projection.shape[1]
     weights: dict[str, Matrix] = {}
     for name, gate in gates.items():
-        weights[f"input_to_{name}_weights"] = _transposed(gate.x_matrix, inputs, cells)
+        weights[f"input_to_{name}_weights"] = input_matrix(inputs, gate.x_matrices, every).T
         weights[f"recurrent_to_{name}_weights"] = _transposed(gate.h_matrix, outputs, cells)
         weights[f"{name}_gate_bias"] = gate.bias
+        if gate.norm is not None:
+            weights[f"{name}_layer_norm_coefficients"] = gate.norm
     if any(gate.peephole is not None for gate in gates.values()):
         for name in gates.keys() - {"cell"}:
             peephole = gates[name].peephole
@@ -95,6 +99,7 @@ def _describe(cell: LstmCell) -> str:
         f"cell clip {cell.cell_clip:g}" if cell.cell_clip else "",
         f"projection clip {cell.proj_clip:g}" if cell.proj_clip else "",
         "" if "input" in cell.gates else "coupled gates",
+        "" if cell.gates["forget"].norm is None else "layer normalisation",
         "" if cell.activation == "TANH" else cell.activation.lower(),
     ]
     return ", ".join([f"LSTM of {cells} cells", *(e for e in extras if e)])

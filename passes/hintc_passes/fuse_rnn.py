@@ -17,7 +17,7 @@ from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.cells.fuse import fuse_scans
-from hintc_passes.cells.recognised import Kernel, Recognised
+from hintc_passes.cells.recognised import Kernel, Recognised, input_groups, input_matrix
 from hintc_passes.cells.rnn import match_rnn
 from hintc_passes.cells.step import Result
 
@@ -38,10 +38,11 @@ class FuseRnn(Pass):
 
 def _recognise(next_states: Sequence[Result], ys: Sequence[Result]) -> Recognised:
     cell = match_rnn(next_states, ys)
+    inputs = input_groups([cell.x_matrices])
     return Recognised(
-        x=cell.x,
+        x=inputs,
         weights={
-            "input_weights": cell.x_matrix.T,
+            "input_weights": input_matrix(inputs, cell.x_matrices, cell.x_matrices).T,
             "recurrent_weights": cell.h_matrix.T,
             "bias": cell.bias,
         },

@@ -51,17 +51,7 @@ class SplitScans(Pass):
         report: PassReport,
         bodies: dict[str, None],
     ) -> None:
-        first = Step.of(module, node)
-        if not _effects(first):
-            body = Scan.of(node).body
-            hoisted = hoist_outputs(module, graph, node)
-            if hoisted is not None:
-                bodies[body] = None
-                report.count("outputs hoisted")
-                report.note(
-                    "outputs-hoisted", hoisted.name, "elementwise ops on outputs follow it now"
-                )
-                node = hoisted
+        node = self._hoist(module, graph, node, report, bodies)
         step = Step.of(module, node)
         distribution = Distribution(step)
         if len(distribution.groups) < 2:
@@ -80,6 +70,27 @@ class SplitScans(Pass):
         parts = _Split(module, graph, node, step, distribution).run()
         report.count("split")
         report.note("split", name, f"holds {len(parts)} recurrences, one Scan each now")
+        for part in parts:  # what one layer passes to the next may be more than its state
+            self._hoist(module, graph, part, report, bodies)
+
+    def _hoist(
+        self,
+        module: Module,
+        graph: Graph,
+        node: Node,
+        report: PassReport,
+        bodies: dict[str, None],
+    ) -> Node:
+        if _effects(Step.of(module, node)):
+            return node
+        body = Scan.of(node).body
+        hoisted = hoist_outputs(module, graph, node)
+        if hoisted is None:
+            return node
+        bodies[body] = None
+        report.count("outputs hoisted")
+        report.note("outputs-hoisted", hoisted.name, "elementwise ops on outputs follow it now")
+        return hoisted
 
 
 def _effects(step: Step) -> list[Node]:

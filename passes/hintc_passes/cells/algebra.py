@@ -86,11 +86,26 @@ class Symbol:
     index: int
     start: int
     stop: int
+    whole: int
+    """Number of columns of the value that these are columns of."""
 
     @property
     def width(self) -> int:
         """Number of columns."""
         return self.stop - self.start
+
+    @property
+    def is_whole(self) -> bool:
+        """True if these are all columns."""
+        return self.width == self.whole
+
+    def as_rows(self, matrix: Matrix) -> Matrix:
+        """The matrix by which the whole value is multiplied, if these columns are by `matrix`."""
+        if self.is_whole:
+            return matrix
+        rows = np.zeros((self.whole, matrix.shape[1]), np.float32)
+        rows[self.start : self.stop] = matrix
+        return rows
 
     @property
     def key(self) -> Key:
@@ -99,7 +114,7 @@ class Symbol:
 
     def columns(self, start: int, stop: int) -> Atom:
         """Some of the columns."""
-        return Symbol(self.kind, self.index, self.start + start, self.start + stop)
+        return Symbol(self.kind, self.index, self.start + start, self.start + stop, self.whole)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.index}"
@@ -157,6 +172,30 @@ class Product:
         return "a product"
 
 
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """The mean over the columns of a value: one column."""
+
+    operand: Affine
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return 1
+
+    @functools.cached_property
+    def key(self) -> Key:
+        """Equal for equal values."""
+        return ("mean", self.operand.key)
+
+    def columns(self, start: int, stop: int) -> Atom:
+        """The only column."""
+        return self
+
+    def __str__(self) -> str:
+        return "a mean over columns"
+
+
 @dataclass(frozen=True)
 class Opaque:
     """Columns of a value that the algebra does not see into: which op of which node made it."""
@@ -185,7 +224,7 @@ class Opaque:
         return f"{self.op} ('{self.node}')"
 
 
-Atom: TypeAlias = Symbol | Unary | Product | Opaque
+Atom: TypeAlias = Symbol | Unary | Product | Mean | Opaque
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +317,22 @@ Value: TypeAlias = tuple[Affine, ...]
 """Blocks side by side along the last axis."""
 
 
+_SCALED = {"Tanh": ("Sigmoid", 0.5, 0.5), "Sigmoid": ("Tanh", 2.0, -1.0)}
+"""``f: (g, a, b)``: ``a * f(z) + b`` is ``g(z / a)``."""
+
+
+def named(value: Affine) -> Affine:
+    """``tanh(z / 2) / 2 + 1/2`` as the sigmoid of z, ``2 sigmoid(2 z) - 1`` as the tanh of z."""
+    atom, coefficient = value.terms[0] if len(value.terms) == 1 else (None, None)
+    if not isinstance(atom, Unary) or coefficient is None or not coefficient.is_diag:
+        return value
+    function, scale, shift = _SCALED.get(atom.function, ("", 0.0, 0.0))
+    if not function or np.any(coefficient.array != scale) or np.any(value.bias != shift):
+        return value
+    operand = atom.operand.scaled(np.full(value.width, 1 / scale, np.float32))
+    return Affine.of(Unary(function, operand))
+
+
 def width_of(value: Value) -> int:
     """Number of columns."""
     return sum(block.width for block in value)
@@ -290,7 +345,7 @@ def slice_columns(value: Value, start: int, stop: int) -> Value:
     for block in value:
         low, high = max(start - at, 0), min(stop - at, block.width)
         if low < high:
-            cut.append(block.columns(low, high))
+            cut.append(named(block.columns(low, high)))
         at += block.width
     return tuple(cut)
 
@@ -312,7 +367,7 @@ def aligned(values: Sequence[Value]) -> list[tuple[Affine, ...]]:
 
 def blockwise(function: Callable[..., Affine], *values: Value) -> Value:
     """Apply an element-wise function to values of the same width."""
-    return tuple(function(*blocks) for blocks in aligned(values))
+    return tuple(named(function(*blocks)) for blocks in aligned(values))
 
 
 def matmul(value: Value, matrix: Matrix) -> Value:
@@ -326,12 +381,43 @@ def matmul(value: Value, matrix: Matrix) -> Value:
 
 
 def product(a: Affine, b: Affine) -> Affine:
-    """Element-wise product; by a constant it stays linear."""
+    """Element-wise product; by a constant it stays linear, and constants of a row come out."""
     if not a.terms:
         return b.scaled(a.bias)
     if not b.terms:
         return a.scaled(b.bias)
+    if a.key == b.key:
+        return Affine.of(Unary("Square", a))
+    for this, other in ((a, b), (b, a)):
+        row = spread(other)
+        if row is not None and not np.all(row[1] == 1):
+            atom, scale = row
+            ones = Coefficient(np.ones((1, other.width), np.float32))
+            return Affine.of(Product((this, Affine(other.width, ((atom, ones),))))).scaled(scale)
     return Affine.of(Product((a, b)))
+
+
+def spread(value: Affine) -> tuple[Atom, Matrix] | None:
+    """The atom of one column and the constants ``[width]`` whose product the value is."""
+    if len(value.terms) != 1 or value.has_bias:
+        return None
+    atom, coefficient = value.terms[0]
+    if coefficient.is_diag or coefficient.array.shape[0] != 1:
+        return None
+    return atom, coefficient.array[0]
+
+
+def per_row(value: Value) -> bool:
+    """True for one number in each row that is made of means over columns."""
+    return len(value) == 1 and value[0].width == 1 and _is_mean(value[0])
+
+
+def _is_mean(value: Affine) -> bool:
+    for atom, _ in value.terms:
+        inner = atom.operand if isinstance(atom, Unary) else None
+        if not isinstance(atom, Mean) and not (inner is not None and _is_mean(inner)):
+            return False
+    return bool(value.terms)
 
 
 _INTERVALS = {"Relu": (0.0, np.inf), "Relu6": (0.0, 6.0)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from hintc.call_graph import needed_graphs
+from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import (
     SCAN,
@@ -27,7 +29,7 @@ from hintc_passes.cells.algebra import Affine, Matrix, Opaque, width_of
 from hintc_passes.cells.constants import constant_value
 from hintc_passes.cells.difference import Difference
 from hintc_passes.cells.proof import check_step
-from hintc_passes.cells.recognised import Kernel
+from hintc_passes.cells.recognised import Groups, Kernel
 from hintc_passes.cells.step import Result, Step, UnknownWidthError, symbol
 
 
@@ -113,7 +115,7 @@ def _fuse(
         raise Difference("kernel-limit", "; ".join(refusals))
     check_step(module, scan, widths, kernel, cell)
     scan = _read_forward(module, node, scan)
-    operands = {sequence: scan.xs[cell.x]}
+    operands = {sequence: _input(node, scan, cell.x)}
     for slot, array in cell.weights.items():
         operands[slot] = _constant(node, slot, array)
     operands.update({slot: scan.states[at] for slot, at in cell.states.items()})
@@ -121,6 +123,13 @@ def _fuse(
     fusion = Fusion(kernel.op.name, operands, results, cell.attributes)
     scan.with_fusion(fusion).write_to(module, node)
     return f"{cell.description}: {kernel.op.name}."
+
+
+def _input(node: Node, scan: Scan, groups: Groups) -> Port:
+    """What the kernel reads: sequences with equal weights added, others side by side."""
+    emit = Emitter(node.graph, f"{node.name}/input", (node.name,))
+    parts = [functools.reduce(emit.add, [scan.xs[at] for at in group]) for group in groups]
+    return emit.concat(parts, axis=2) if len(parts) > 1 else parts[0]
 
 
 def _require_float(scan: Scan) -> None:

@@ -9,6 +9,8 @@ Notation of Sak et al., "Long Short-Term Memory Based Recurrent Neural Network A
     c' = clip(f * c + i * g, cell_clip)
     o = sigmoid(x Wo + h Ro + po * c' + bo)
     h' = clip((o * act(c')) P + bp, proj_clip)     (no projection: o * act(c'))
+
+With layer normalisation each gate is ``norm(sum without bias) * scale + bias`` (`normalised.py`).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from hintc_passes.cells.algebra import (
     interval,
 )
 from hintc_passes.cells.difference import Difference, single_block, symmetric_clip
+from hintc_passes.cells.normalised import match_normalised
 from hintc_passes.cells.step import Result
 
 ACTIVATIONS = {"Tanh": "TANH", "Relu": "RELU", "Relu6": "RELU6"}
@@ -37,16 +40,19 @@ ACTIVATIONS = {"Tanh": "TANH", "Relu": "RELU", "Relu6": "RELU6"}
 
 @dataclass
 class Gate:
-    """What goes into one gate: ``x @ x_matrix + h @ h_matrix + peephole * c + bias``.
+    """What goes into one gate: ``sum x @ x_matrices + h @ h_matrix + peephole * c + bias``.
 
-    Shapes: `x_matrix` ``[inputs, cells]``, `h_matrix` ``[outputs, cells]``, the others
-    ``[cells]``; None where a term is absent.
+    With `norm` the sum without the bias is normalised and multiplied by it.
+
+    Shapes: `x_matrices`, by position of the sequence, ``[inputs, cells]``, `h_matrix`
+    ``[outputs, cells]``, the others ``[cells]``; None where a term is absent.
     """
 
     bias: Matrix
-    x_matrix: Matrix | None = None
+    x_matrices: dict[int, Matrix] = field(default_factory=dict)
     h_matrix: Matrix | None = None
     peephole: Matrix | None = None
+    norm: Matrix | None = None
 
 
 @dataclass
@@ -55,7 +61,6 @@ class LstmCell:
 
     Attributes:
         h, c: positions of the two states.
-        x: position of the sequence that is the input.
         gates: ``"input"`` (absent for CIFG), ``"forget"``, ``"cell"``, ``"output"``.
         activation: ``"TANH"``, ``"RELU"`` or ``"RELU6"``.
         cell_clip, proj_clip: bounds, 0.0 for none.
@@ -64,7 +69,6 @@ class LstmCell:
 
     h: int
     c: int
-    x: int = 0
     gates: dict[str, Gate] = field(default_factory=dict)
     activation: str = "TANH"
     cell_clip: float = 0.0
@@ -90,8 +94,16 @@ def match_lstm(next_states: Sequence[Result], ys: Sequence[Result]) -> LstmCell:
     gates = _match_update(cell, new_c)
     gates["output"] = _match_output(cell, new_h, new_c)
     for name, value in gates.items():
-        cell.gates[name] = _match_gate(name, value, cell, new_c if name == "output" else None)
-    cell.x = _common_input(gates)
+        normalised = match_normalised(name, value)
+        gates[name] = value if normalised is None else normalised.operand
+        gate = _match_gate(name, gates[name], cell, new_c if name == "output" else None)
+        if normalised is not None:
+            gate.norm, gate.bias = normalised.scale, normalised.bias
+        cell.gates[name] = gate
+    if len({gate.norm is None for gate in cell.gates.values()}) > 1:
+        raise Difference("layer-norm", "some gates are normalised, others are not")
+    if not any(gate.x_matrices for gate in cell.gates.values()):
+        raise Difference("no-input", "no gate reads an input sequence")
     for y in ys:
         if single_block(y).key != new_h.key:
             raise Difference("output-is-not-h", "a step's output is not the new hidden state")
@@ -227,17 +239,23 @@ def _match_gate(name: str, value: Affine, cell: LstmCell, new_c: Affine | None) 
     if new_c is not None:
         value = _peel_new_state(gate, value, new_c)
     for atom, coefficient in value.terms:
-        if not isinstance(atom, Symbol) or atom.start != 0:
+        if not isinstance(atom, Symbol):
             raise Difference("gate-term", f"the {name} gate adds {atom}")
+        peephole = coefficient.is_diag and atom.is_whole and name in ("input", "forget")
         if atom.kind == "x":
-            gate.x_matrix = coefficient.dense()
+            known = gate.x_matrices.get(atom.index)
+            gate.x_matrices[atom.index] = _summed(known, atom.as_rows(coefficient.dense()))
         elif atom.kind == "state" and atom.index == cell.h:
-            gate.h_matrix = coefficient.dense()
-        elif atom.kind == "state" and coefficient.is_diag and name in ("input", "forget"):
+            gate.h_matrix = _summed(gate.h_matrix, atom.as_rows(coefficient.dense()))
+        elif atom.kind == "state" and peephole:
             gate.peephole = coefficient.array
         else:
             raise Difference("gate-term", f"the {name} gate adds a product with {atom}")
     return gate
+
+
+def _summed(matrix: Matrix | None, more: Matrix) -> Matrix:
+    return more if matrix is None else matrix + more
 
 
 def _peel_new_state(gate: Gate, value: Affine, new_c: Affine) -> Affine:
@@ -254,19 +272,3 @@ def _peel_new_state(gate: Gate, value: Affine, new_c: Affine) -> Affine:
         raise Difference("gate-term", "the output gate adds a part of the new cell state")
     gate.peephole = peephole
     return rest
-
-
-def _common_input(gates: dict[str, Affine]) -> int:
-    symbols = {
-        (a.index, a.start, a.stop)
-        for value in gates.values()
-        for a, _ in value.terms
-        if isinstance(a, Symbol) and a.kind == "x"
-    }
-    if len(symbols) != 1:
-        raise Difference(
-            "not-one-input",
-            "no gate reads an input sequence" if not symbols else "gates read different inputs",
-            "Concatenate the inputs before the recurrence." if symbols else "",
-        )
-    return symbols.pop()[0]

@@ -43,9 +43,10 @@ def check_step(
         for port_name, width in _arguments(scan, widths)
     }
     got = _run_body(module, scan, feeds)
+    inputs = [np.sum([feeds[f"x{at}"] for at in group], axis=0) for group in cell.x]
     operands: dict[str, Matrix] = {
         **cell.weights,
-        kernel.op.slot_names[0]: feeds[f"x{cell.x}"][None],
+        kernel.op.slot_names[0]: np.concatenate(inputs, 1)[None],
     }
     operands.update({slot: feeds[f"state{at}"] for slot, at in cell.states.items()})
     wanted = kernel.reference(operands, cell.attributes)

@@ -17,13 +17,13 @@ ACTIVATIONS = {"Tanh": "TANH", "Relu": "RELU", "Relu6": "RELU6"}
 
 @dataclass(frozen=True)
 class RnnCell:
-    """A recognised cell: `x_matrix` ``[inputs, units]``, `h_matrix` ``[units, units]``.
+    """A recognised cell: `x_matrices` ``[inputs, units]``, `h_matrix` ``[units, units]``.
 
-    `x` is the position of the sequence that is the input, `activation` the kernel's name for it.
+    `x_matrices` has one by the position of each sequence that is read; `activation` is the
+    kernel's name for it.
     """
 
-    x: int
-    x_matrix: Matrix
+    x_matrices: dict[int, Matrix]
     h_matrix: Matrix
     bias: Matrix
     activation: str
@@ -44,18 +44,22 @@ def match_rnn(next_states: Sequence[Result], ys: Sequence[Result]) -> RnnCell:
                 "cell-activation", f"the activation is {new_h.atom.function}, which no kernel has"
             )
         value = new_h.atom.operand
-    matrices: dict[str, Matrix] = {}
-    x = 0
+    x_matrices: dict[int, Matrix] = {}
+    h_matrix: Matrix | None = None
     for atom, coefficient in value.terms:
-        if not isinstance(atom, Symbol) or atom.start != 0 or atom.kind in matrices:
+        if not isinstance(atom, Symbol):
             raise Difference("cell-term", f"the step adds {atom}")
-        if atom.kind == "invariant":
+        matrix = atom.as_rows(coefficient.dense())
+        if atom.kind == "x":
+            known = x_matrices.get(atom.index)
+            x_matrices[atom.index] = matrix if known is None else known + matrix
+        elif atom.kind == "state":
+            h_matrix = matrix if h_matrix is None else h_matrix + matrix
+        else:
             raise Difference("cell-term", f"the step adds a product with {atom}")
-        matrices[atom.kind] = coefficient.dense()
-        x = atom.index if atom.kind == "x" else x
-    if set(matrices) != {"x", "state"}:
+    if not x_matrices or h_matrix is None:
         raise Difference("not-recurrent", "the step is not act(x W + h R + b)")
     for y in ys:
         if single_block(y).key != new_h.key:
             raise Difference("output-is-not-h", "a step's output is not the new hidden state")
-    return RnnCell(x, matrices["x"], matrices["state"], value.bias, activation)
+    return RnnCell(x_matrices, h_matrix, value.bias, activation)

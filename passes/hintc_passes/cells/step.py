@@ -8,6 +8,7 @@ cell is.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -17,6 +18,7 @@ import numpy as np
 from hintc.ir import ARG, Array, FunctionRef, Graph, Module, Node, Port, Tensor
 from hintc_passes.cells.algebra import (
     Affine,
+    Mean,
     Opaque,
     Symbol,
     Unary,
@@ -24,6 +26,7 @@ from hintc_passes.cells.algebra import (
     blockwise,
     clip,
     matmul,
+    per_row,
     product,
     slice_columns,
     width_of,
@@ -81,7 +84,7 @@ class Step:
             self._known[Port(node)] = value
             return
         operands = [self._known[p] for p in node.operands]
-        results = self._call(node, operands) if _is_call(node) else _evaluate(node, operands)
+        results = self._call(node, operands) if _is_call(node) else evaluate(node, operands)
         if results is None:
             count = max((p.index for p in _ports_read(node)), default=0) + 1
             results = [self._opaque(node, i, operands) for i in range(count)]
@@ -119,7 +122,8 @@ def _is_call(node: Node) -> bool:
     return node.op in ("PartitionedCall", "StatefulPartitionedCall")
 
 
-def _evaluate(node: Node, operands: list[Result]) -> list[Result] | None:
+def evaluate(node: Node, operands: list[Result]) -> list[Result] | None:
+    """Results of one node that is no call, None where the algebra does not know its op."""
     if node.op == "Const":
         tensor = node.attributes["value"]
         assert isinstance(tensor, Tensor)
@@ -145,7 +149,7 @@ def _stack_of_one(node: Node, operands: list[Result]) -> list[Result] | None:
 
 def symbol(kind: str, index: int, width: int) -> Value:
     """A whole argument as a value."""
-    return (Affine.of(Symbol(kind, index, 0, width)),)
+    return (Affine.of(Symbol(kind, index, 0, width, width)),)
 
 
 # -- rules: (node, operands) -> results, or None where the algebra does not apply ------------------
@@ -158,14 +162,65 @@ def _pass_through(node: Node, operands: list[Plain]) -> list[Plain] | None:
 def _matmul(node: Node, operands: list[Plain]) -> list[Plain] | None:
     a, b = operands
     flag = node.attributes.get
-    if isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or b.ndim != 2:
+    if not isinstance(b, np.ndarray) or b.ndim != 2 or flag("transpose_a") or flag("adj_x"):
         return None
-    if flag("transpose_a") or flag("adj_x"):
+    return _product(a, b.T if flag("transpose_b") or flag("adj_y") else b)
+
+
+def _product(a: Plain, matrix: Array) -> list[Plain] | None:
+    columns = width_of(a) if isinstance(a, tuple) else a.shape[-1] if a.ndim == 2 else -1
+    if matrix.dtype != np.float32 or matrix.shape[0] != columns:
         return None
-    matrix = b.T if flag("transpose_b") or flag("adj_y") else b
-    if matrix.dtype != np.float32 or matrix.shape[0] != width_of(a):
-        return None
+    if isinstance(a, np.ndarray):
+        return [a @ matrix]
     return [matmul(a, np.ascontiguousarray(matrix))]
+
+
+def _einsum(node: Node, operands: list[Plain]) -> list[Plain] | None:
+    """``ab,bc->ac`` and ``ab,cb->ac``, whatever the letters and the order of the operands."""
+    equation = node.attributes.get("equation")
+    match = _EINSUM.fullmatch(equation.decode()) if isinstance(equation, bytes) else None
+    if match is None:
+        return None
+    one, other, wanted = match.groups()
+    a, b = operands
+    if isinstance(a, np.ndarray):
+        (one, a), (other, b) = (other, b), (one, a)
+    if not isinstance(b, np.ndarray) or wanted[0] != one[0] or len({*one, *other}) != 3:
+        return None
+    if other == one[1] + wanted[1]:
+        return _product(a, b)
+    return _product(a, b.T) if other == wanted[1] + one[1] else None
+
+
+_EINSUM = re.compile(r"([a-zA-Z]{2}),([a-zA-Z]{2})->([a-zA-Z]{2})")
+
+
+def _mean(node: Node, operands: list[Plain]) -> list[Plain] | None:
+    """The mean over columns, kept as one."""
+    value, axes = operands
+    if isinstance(value, np.ndarray) or not isinstance(axes, np.ndarray) or len(value) != 1:
+        return None
+    if node.attributes.get("keep_dims") is not True or axes.size != 1:
+        return None
+    return [(Affine.of(Mean(value[0])),)] if int(axes.reshape(())) in (1, -1) else None
+
+
+def _squared_difference(a: Affine, b: Affine) -> Affine:
+    return Affine.of(Unary("Square", _subtract(a, b)))
+
+
+def _divide(node: Node, operands: list[Plain]) -> list[Plain] | None:
+    value, by = operands
+    if isinstance(by, tuple) and len(by) == 1:
+        root = by[0].atom
+        if not isinstance(root, Unary) or root.function != "Sqrt":
+            return None
+        inverse = (Affine.of(Unary("Rsqrt", root.operand)),)
+        return _elementwise(product)(node, [value, inverse])
+    if not isinstance(by, np.ndarray) or by.dtype != np.float32 or not np.all(by):
+        return None
+    return _folding(np.multiply, _elementwise(product))(node, [value, 1 / by])
 
 
 def _row(constant: Array, width: int) -> Array | None:
@@ -182,20 +237,26 @@ def _row(constant: Array, width: int) -> Array | None:
 
 def _as_values(operands: Sequence[Plain]) -> list[Value] | None:
     """Operands of an element-wise op as values of one width; None if they do not broadcast."""
-    widths = {width_of(o) for o in operands if isinstance(o, tuple)}
+    values = [o for o in operands if isinstance(o, tuple)]
+    widths = {width_of(v) for v in values if not per_row(v)}
+    if not values:
+        return None
+    if not widths:  # constants of any width, times one number in each row
+        widths = {max([o.size for o in operands if isinstance(o, np.ndarray)], default=1)}
     if len(widths) != 1:
         return None
     width = widths.pop()
-    values: list[Value] = []
+    found: list[Value] = []
     for operand in operands:
         if isinstance(operand, tuple):
-            values.append(operand)
+            repeated = width > 1 and per_row(operand)
+            found.append(matmul(operand, np.ones((1, width), np.float32)) if repeated else operand)
             continue
         row = _row(operand, width)
         if row is None:
             return None
-        values.append((Affine.constant(row),))
-    return values
+        found.append((Affine.constant(row),))
+    return found
 
 
 def _elementwise(function: Callable[..., Affine]) -> Rule:
@@ -315,7 +376,7 @@ def _slice(node: Node, operands: list[Plain]) -> list[Plain] | None:
 def _strided_slice(node: Node, operands: list[Plain]) -> list[Plain] | None:
     value, *bounds = operands
     arrays = [b for b in bounds if isinstance(b, np.ndarray)]
-    if len(arrays) != 3 or any(_mask(node, name) for name in ("ellipsis", "new_axis")):
+    if len(arrays) != 3 or _mask(node, "ellipsis"):
         return None
     index = _index(node, *arrays)
     if isinstance(value, np.ndarray):
@@ -331,11 +392,14 @@ def _mask(node: Node, name: str) -> int:
     return mask if isinstance(mask, int) else 0
 
 
-def _index(node: Node, begin: Array, end: Array, strides: Array) -> tuple[slice | int, ...]:
-    """The NumPy index of a StridedSlice; a full axis is ``slice(None)``."""
-    index: list[slice | int] = []
+def _index(node: Node, begin: Array, end: Array, strides: Array) -> tuple[slice | int | None, ...]:
+    """The NumPy index of a StridedSlice; a full axis is ``slice(None)``, a new one None."""
+    index: list[slice | int | None] = []
     for axis, (low, high, step) in enumerate(zip(begin, end, strides, strict=True)):
         bit = 1 << axis
+        if _mask(node, "new_axis") & bit:
+            index.append(None)
+            continue
         if _mask(node, "shrink_axis") & bit:
             index.append(int(low))
             continue
@@ -363,6 +427,12 @@ def _fold(function: Callable[..., Array]) -> Rule:
     return rule
 
 
+def _squeeze(node: Node, operands: list[Plain]) -> list[Plain] | None:
+    axes = node.attributes.get("squeeze_dims")
+    dims = tuple(a for a in axes if isinstance(a, int)) if isinstance(axes, tuple) else ()
+    return _fold(lambda value: np.squeeze(value, dims or None))(node, operands)
+
+
 def _folding(function: Callable[..., Array], rule: Rule) -> Rule:
     """`rule`, but NumPy's `function` where all operands are constants."""
     folded = _fold(function)
@@ -380,8 +450,11 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         ("Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot"), _pass_through
     ),
-    "MatMul": _matmul,
-    "BatchMatMulV2": _matmul,
+    **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _matmul),
+    "Einsum": _einsum,
+    "Mean": _mean,
+    "SquaredDifference": _elementwise(_squared_difference),
+    "Square": _elementwise(lambda a: Affine.of(Unary("Square", a))),
     "Add": _add,
     "AddV2": _add,
     "BiasAdd": _add,
@@ -389,7 +462,9 @@ _RULES: Mapping[str, Rule] = {
     "Sub": _folding(np.subtract, _elementwise(_subtract)),
     "Neg": _folding(np.negative, _elementwise(_negative)),
     "Mul": _folding(np.multiply, _elementwise(product)),
+    **dict.fromkeys(("RealDiv", "Div"), _divide),
     **dict.fromkeys(("Sigmoid", "Tanh", "Elu", "Selu", "Softplus", "Softsign", "Exp"), _unary),
+    **dict.fromkeys(("Sqrt", "Rsqrt"), _unary),
     **dict.fromkeys(("Relu", "Relu6"), _relu),
     **dict.fromkeys(("Minimum", "Maximum"), _bound),
     "ClipByValue": _clip_by_value,
@@ -399,4 +474,7 @@ _RULES: Mapping[str, Rule] = {
     "Slice": _slice,
     "StridedSlice": _strided_slice,
     "Transpose": _fold(np.transpose),
+    "Reshape": _fold(np.reshape),
+    "ExpandDims": _fold(lambda value, axis: np.expand_dims(value, int(axis))),
+    "Squeeze": _squeeze,
 }

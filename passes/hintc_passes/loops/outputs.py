@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from hintc.graft import graft
 from hintc.graphdef.shapes import infer_shapes
-from hintc.ir import Graph, Module, Node, Port, Scan, Shape, producers
-from hintc_passes.loops.step import Step, new_step
+from hintc.ir import Graph, Module, Node, Port, Scan, producers
+from hintc_passes.loops.step import Step, argument_shapes, dependencies, new_step
 from hintc_passes.loops.values import source_of
 
 ELEMENTWISE = frozenset(
@@ -39,7 +39,8 @@ class _Hoisting:
     def __init__(self, module: Module, graph: Graph, node: Node) -> None:
         self._module, self._graph, self._node = module, graph, node
         self._step, self._scan = Step.of(module, node), Scan.of(node)
-        self._core = producers(self._step.nexts)
+        states = dependencies(self._step.graph, [p.node for p in self._step.states])
+        self._core = {n for n in producers(self._step.nexts) if states[n]}
         self._sequences = dict(zip(self._step.xs, self._scan.reverse_xs, strict=True))
         self._invariants = set(self._step.invariants)
         candidates = {
@@ -68,12 +69,10 @@ class _Hoisting:
         return [n for n in self._step.graph if n in found]
 
     def _row_ranks(self) -> Mapping[Port, int | None]:
-        step, scan = self._step, self._scan
-        outer = infer_shapes(self._module, self._graph, (*scan.xs, *scan.states, *scan.invariants))
-        rows = [Shape(s.dims[1:] if s.dims else None) for s in (outer[x] for x in scan.xs)]
-        args = [Shape(()), *rows, *(outer[p] for p in (*scan.states, *scan.invariants))]
+        step = self._step
         ports = {p for n in step.graph if n.op in ELEMENTWISE for p in (Port(n), *n.operands)}
         ports |= {p for n in step.graph if n.op == "Identity" for p in (Port(n), *n.operands)}
+        args = argument_shapes(self._module, self._graph, self._node)
         shapes = infer_shapes(self._module, step.graph, ports, args)
         return {port: shape.rank for port, shape in shapes.items()}
 

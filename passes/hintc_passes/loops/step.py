@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from hintc.call_graph import needed_graphs
 from hintc.graft import graft
 from hintc.graphdef.scan_step import checked_scan
-from hintc.ir import SCAN, DType, Function, Graph, Module, Node, Port, Scan
+from hintc.graphdef.shapes import infer_shapes
+from hintc.ir import SCAN, DType, Function, Graph, Module, Node, Port, Scan, Shape
 from hintc.ir.scan import dtype_of
 from hintc_passes.loops.values import source_of
 
@@ -92,6 +93,14 @@ def new_step(
         value = values.get(port) or Port(copies[port.node], port.index)
         function.graph.add_result(function.graph.unique_name(result_name), value)
     return function
+
+
+def argument_shapes(module: Module, graph: Graph, node: Node) -> list[Shape]:
+    """Shapes of the arguments of a Scan's step, as far as `graph`, which has the Scan, tells."""
+    scan = Scan.of(node)
+    outer = infer_shapes(module, graph, (*scan.xs, *scan.states, *scan.invariants))
+    rows = [Shape(s.dims[1:] if s.dims else None) for s in (outer[x] for x in scan.xs)]
+    return [Shape(()), *rows, *(outer[p] for p in (*scan.states, *scan.invariants))]
 
 
 def dependencies(graph: Graph, sources: Iterable[Node]) -> dict[Node, frozenset[Node]]:

@@ -29,8 +29,10 @@ def known_int(port: Port) -> int | None:
 
 
 def is_zeros(port: Port) -> bool:
-    """True if every element is provably zero: a constant, or Fill with one."""
+    """True if every element is provably zero: a constant, Fill with one, a part of such."""
     port = source_of(port)
+    if port.node.op == "Slice":
+        return is_zeros(port.node.operands[0])
     if port.node.op == "Fill":
         return is_zeros(port.node.operands[1])
     if port.node.op == "ZerosLike":

@@ -1,0 +1,46 @@
+"""split-states: a state that holds several values side by side becomes one state for each.
+
+Recognises a Scan's state ``[batch, columns]`` whose next value is a concatenation along the columns
+and of which a step only reads columns at the same borders, as cells with ``state_is_tuple=False``
+make it: ``[c | h]``, layer after layer. The initial state is cut; the final state is put together
+again where it is read. Bit for bit the same. Other states stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hintc.graphdef.scan_lowering import remove_unused_functions
+from hintc.graphdef.shapes import shapes_remembered
+from hintc.ir import Module, Scan
+from hintc.registry import register
+from hintc.remark import PassReport
+from hintc.rewrite import Pass
+from hintc_passes.loops.packed_states import split_packed_states
+from hintc_passes.loops.step import open_scans
+
+
+@register
+@dataclass(frozen=True)
+class SplitStates(Pass):
+    """Take packed states of Scans apart."""
+
+    name: ClassVar[str] = "split-states"
+
+    @shapes_remembered()
+    def run(self, module: Module) -> PassReport:
+        """Split the packed states of every Scan that the main graph reaches."""
+        report = PassReport()
+        bodies: dict[str, None] = {}
+        for graph, node in open_scans(module):
+            body, before = Scan.of(node).body, len(Scan.of(node).states)
+            new = split_packed_states(module, graph, node)
+            if new is None:
+                continue
+            bodies[body] = None
+            states = len(Scan.of(new).states)
+            report.count("unpacked")
+            report.note("states-unpacked", new.name, f"carries {states} states instead of {before}")
+        remove_unused_functions(module, bodies)
+        return report
