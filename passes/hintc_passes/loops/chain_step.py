@@ -85,6 +85,7 @@ def _compute(
                 graph.unique_name(port.node.name), port.node.op, attributes
             )
             node.device, node.result_names = port.node.device, port.node.result_names
+            node.source = port.node.source
             node.origin = port.node.origin or (port.node.name,)
             graph.set_operands(node, [values[p] for p in chain.operands[lane]])
         values[lane] = Port(node, port.index)

@@ -228,19 +228,47 @@ class FoundChain:
         ).add_to(module, graph, name=name, origin=origin)
         scan.device = self.node.device
         results.connect(module, emit, scan, self._states)
+        for source, x in zip(sources, self._xs, strict=True):
+            self._read_shape_of(emit, source, x, ranks[source.tensor].rank)
         return scan
+
+    def _read_shape_of(self, emit: Emitter, source: Elements, lane: Lane, rank: int | None) -> None:
+        """Let what reads the shape of an element (a zero state, say) read the sequence's."""
+        unrolled = self._unrolled
+        shapes = [n for p in lane if p for n in unrolled.readers.get(p, ()) if n.op == "Shape"]
+        if rank is None or not shapes:
+            return
+        whole = emit.shape(source.tensor)
+        axes = emit.constant(np.array([a for a in range(rank) if a != source.axis], np.int32))
+        rest = emit.gather(whole, axes, "element_shape")
+        for node in shapes:
+            if node.attributes.get("out_type", DType.INT32) is DType.INT32:
+                self.graph.replace_uses(Port(node), rest)
+                unrolled.doomed.append(node)
 
     def _steady(self) -> list[Node]:
         """The nodes of the first step."""
         lanes = self._chain.of_kind(Kind.COMPUTED)
         return list(dict.fromkeys(a_value(lane).node for lane in lanes))
 
+    def _depends(self, port: Port) -> bool:
+        """True if a value is computed by the chain, or from what is."""
+        pending, seen = [port], set[Node]()
+        while pending:
+            node = pending.pop().node
+            if node in self._inside:
+                return True
+            if node not in seen:
+                seen.add(node)
+                pending.extend(p for p in node.operands if self._lockstep.step(p) != NEVER)
+        return False
+
     def _check_states(self, module: Module) -> None:
         pairs = [
             (a_value(s), a_value(self._chain.following[s])) for s in self._states
         ]
         for first, _ in pairs:
-            if self._lockstep.step(first) != NEVER:
+            if self._depends(first):
                 raise Refusal(
                     "chain-order", f"the initial state '{first}' depends on the first step"
                 )

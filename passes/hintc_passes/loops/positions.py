@@ -56,9 +56,11 @@ class Positions:
         self.nodes: dict[Domain, list[Node]] = {}
         """The nodes of each domain, topologically."""
         self._carriers: dict[Node, list[tuple[Elements, int]]] = {}
+        self._tensors: dict[Port, Port] = {}
         for sequence in sequences:
             for k, port in enumerate(sequence.ports):
                 self._carriers.setdefault(port.node, []).append((sequence, k))
+                self._tensors[port] = sequence.tensor
         for node in order:
             self._place(node)
 
@@ -69,6 +71,9 @@ class Positions:
 
     def _place(self, node: Node) -> None:
         before = [self.of(port) for port in node.operands]
+        if node.op == "Shape":  # all elements have one shape
+            read = self._same.get(node.operands[0], node.operands[0])
+            before = [self.of(self._tensors.get(read, read))]
         level = max((p.level for p in before), default=0)
         for sequence, k in self._carriers.get(node, ()):
             domain = (len(sequence.ports), self.of(sequence.tensor).level)

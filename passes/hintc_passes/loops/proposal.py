@@ -57,7 +57,7 @@ class Proposal:
         for members in classes.values():
             members.sort(key=lambda n: step(Port(n)))
         self._complete = {k: v for k, v in classes.items() if self._covers(v, 1, self._trip)}
-        self._lagging = {k for k, v in classes.items() if self._covers(v, 0, self._trip - 1)}
+        self._lagging = {k for k, v in classes.items() if self._covers(v, 1, self._trip - 1)}
         self._firsts = self._match_first(nodes, sequences)
 
     def _covers(self, nodes: Sequence[Node], first: int, end: int) -> bool:
@@ -149,9 +149,9 @@ class Proposal:
         for label, members in self._complete.items():
             steady = [n for n in members if self._step(Port(n)) > 0]
             first = self._firsts.get(steady[0])
+            has_product = has_product or steady[0].op in _PRODUCTS
             if label not in self._recurrent or first is None:
                 continue
-            has_product = has_product or first.op in _PRODUCTS
             nodes = [first, *steady]
             for index in self._carried_results(nodes[-2]):
                 found[tuple(Port(n, index) for n in nodes)] = None
@@ -160,13 +160,15 @@ class Proposal:
         return list(found) if has_product else []
 
     def _carried_results(self, node: Node) -> list[int]:
-        """The results of a node of the last step but one that the last step needs."""
+        """The results of a node of the last step but one that the last step may need."""
         now = self._step(Port(node))
         return [
             index
             for index in range(len(result_dtypes(node) or ()))
             if any(
-                self._labels.get(reader) in self._lagging or self._step(Port(reader)) == now + 1
+                self._trip == 2
+                or self._labels.get(reader) in self._lagging
+                or self._step(Port(reader)) == now + 1
                 for reader in self._readers.get(Port(node, index), ())
             )
         ]
