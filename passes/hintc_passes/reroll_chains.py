@@ -107,8 +107,8 @@ def _reroll_unhinted(module: Module, graph: Graph, report: PassReport) -> None:
             report.note("re-rolled", scan.name, f"its {chain.trip} steps are one recurrence now")
             changed = True
         sweep(graph, unrolled.doomed)
-    for name, refusal in refused.items():
-        report.refused(refusal.code, name, refusal.reason, refusal.remedy)
+    for name, why in refused.items():
+        report.refused(why.code, name, why.reason, why.remedy)
 
 
 def _has_frames(graph: Graph) -> bool:

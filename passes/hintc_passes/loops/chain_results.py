@@ -123,7 +123,8 @@ class ChainResults:
         """Let others read the Scan."""
         ports = {y: Port(scan, len(states) + k) for k, y in enumerate(self.ys)}
         finals = {
-            self._chain.following[s][-1]: Port(scan, k) for k, s in reversed(list(enumerate(states)))
+            self._chain.following[s][-1]: Port(scan, k)
+            for k, s in reversed(list(enumerate(states)))
         }
         doomed = self._unrolled.doomed
         doomed += self._dead()
@@ -197,4 +198,3 @@ class ChainResults:
                 if port is not None:
                     found.update(dict.fromkeys(p.node for p in (port, *self._named(port))))
         return found
-

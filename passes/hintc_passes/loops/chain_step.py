@@ -91,9 +91,7 @@ def _compute(
         values[lane] = Port(node, port.index)
 
 
-def _in_order(
-    chain: Chain, results: Sequence[Lane], values: Mapping[Lane, Port]
-) -> Iterator[Lane]:
+def _in_order(chain: Chain, results: Sequence[Lane], values: Mapping[Lane, Port]) -> Iterator[Lane]:
     """The lanes to compute, operands first."""
     todo = [(lane, False) for lane in reversed(results)]
     while todo:

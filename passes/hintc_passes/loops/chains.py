@@ -103,9 +103,7 @@ class Unrolled:
             (s.ports[::-1] if backwards else s.ports): s for s in sequences
         }
         nodes = self.nodes.get(domain, [])
-        proposal = Proposal(
-            nodes, step, list(by_lane), self.same, self.readers, loosely=loosely
-        )
+        proposal = Proposal(nodes, step, list(by_lane), self.same, self.readers, loosely=loosely)
         roots = proposal.lanes()
         if not roots:
             return None
@@ -264,9 +262,7 @@ class FoundChain:
         return False
 
     def _check_states(self, module: Module) -> None:
-        pairs = [
-            (a_value(s), a_value(self._chain.following[s])) for s in self._states
-        ]
+        pairs = [(a_value(s), a_value(self._chain.following[s])) for s in self._states]
         for first, _ in pairs:
             if self._depends(first):
                 raise Refusal(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from hintc.ir import Graph, Node, Port
+from hintc.ir import Node, Port
 from hintc_passes.loops.lanes import NEVER
 from hintc_passes.loops.sequences import Elements
 

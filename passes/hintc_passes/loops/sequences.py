@@ -1,4 +1,4 @@
-"""Values that are the consecutive elements of a tensor: what the steps of a chain take turns with."""
+"""Values that are consecutive elements of a tensor: what the steps of a chain take turns with."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ def _take_all(
     counts: dict[tuple[Port, int], int],
 ) -> None:
     """The results of an Unpack, or those of a Split without the axis of size 1."""
+    axis: object
     if node.op == "Unpack":
         axis, count = node.attributes.get("axis", 0), node.attributes.get("num")
         ports = {k: Port(node, k) for k in range(count)} if isinstance(count, int) else {}
