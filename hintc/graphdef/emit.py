@@ -112,15 +112,15 @@ class Emitter:
         }
         return self.node("Unpack", [value], attributes, name).node
 
-    def concat(self, values: Sequence[Port], name: str = "concat") -> Port:
-        """The values joined along axis 0."""
-        axis = self.constant(np.int32(0), f"{name}/axis")
+    def concat(self, values: Sequence[Port], name: str = "concat", axis: int = 0) -> Port:
+        """The values joined along `axis`."""
+        along = self.constant(np.int32(axis), f"{name}/axis")
         attributes: dict[str, AttributeValue] = {
             "T": dtype_of(values[0]),
             "Tidx": DType.INT32,
             "N": len(values),
         }
-        return self.node("ConcatV2", [*values, axis], attributes, name)
+        return self.node("ConcatV2", [*values, along], attributes, name)
 
     def fill(self, dims: Port, dtype: DType, name: str = "zeros") -> Port:
         """Zeros (False, empty strings) of shape `dims`."""

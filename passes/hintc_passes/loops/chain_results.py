@@ -158,18 +158,14 @@ class ChainResults:
         finals: dict[Port | None, Port],
     ) -> None:
         wanted = {k: port for k in self._rows[lane] if (port := lane[k]) is not None}
-        rest = {}
-        for k, port in wanted.items():
-            if port in finals:
+        if all(port in finals for port in wanted.values()):
+            for port in wanted.values():
                 self._replace(port, finals[port])
-            else:
-                rest[k] = port
-        if not rest:
             return
         output = next(y for y in ports if y.lane == lane)
         rows, trip = ports[output], len(lane)
-        parts = emit.unpack(rows, trip, "rows") if len(rest) > _FEW else None
-        for k, port in rest.items():
+        parts = emit.unpack(rows, trip, "rows") if len(wanted) > _FEW else None
+        for k, port in wanted.items():
             place = trip - 1 - k if output.backwards else k
             if parts is not None:
                 self._replace(port, Port(parts, place))

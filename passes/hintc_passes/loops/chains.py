@@ -21,6 +21,7 @@ from hintc_passes.loops.proposal import Proposal
 from hintc_passes.loops.raising import check_kept
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.sequences import Elements, find_elements
+from hintc_passes.loops.values import known_int
 
 _LEAST_STEPS = 3
 """Fewer steps that differ were hardly meant as a recurrence: no remark."""
@@ -110,12 +111,14 @@ class Unrolled:
         lockstep = Lockstep(step, self.same, list(by_lane), domain[0])
         try:
             chain = _core(lockstep.run(roots))
+            joined = _join(chain)
+            chain = _core(chain)
             _check(chain)
         except Refusal as refusal:
             raise _DiffersError(FailedChain(a_value(roots[0]).node, refusal)) from None
         if not chain.following:
             return None
-        return FoundChain(self, chain, lockstep, by_lane, backwards)
+        return FoundChain(self, chain, lockstep, by_lane, joined, backwards)
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,23 @@ def _core(chain: Chain) -> Chain:
     )
 
 
+def _join(chain: Chain) -> dict[Lane, tuple[list[Lane], int]]:
+    """Make elements that each step joins the elements of a joined sequence.
+
+    Returns:
+        For each such lane the lanes that it joins, and along which axis.
+    """
+    found = {}
+    for lane in chain.of_kind(Kind.COMPUTED):
+        *parts, last = chain.operands[lane] or [()]
+        axis = known_int(a_value(last)) if a_value(lane).node.op == "ConcatV2" else None
+        if axis is not None and all(chain.lanes[p] is Kind.ELEMENT for p in parts):
+            found[lane] = parts, axis
+            chain.lanes[lane] = Kind.ELEMENT
+            del chain.operands[lane]
+    return found
+
+
 def _check(chain: Chain) -> None:
     """Refuse steps that do more than compute, or read what is not there."""
     for lane in chain.of_kind(Kind.COMPUTED):
@@ -174,13 +194,14 @@ class FoundChain:
         chain: Chain,
         lockstep: Lockstep,
         elements: Mapping[Lane, Elements],
+        joined: Mapping[Lane, tuple[list[Lane], int]],
         backwards: bool,
     ) -> None:
         self.graph, self.trip = unrolled.graph, chain.trip
         self._unrolled, self._chain, self._lockstep = unrolled, chain, lockstep
         self._states = chain.of_kind(Kind.CARRIED)
         self._xs = chain.of_kind(Kind.ELEMENT)
-        self._elements, self._backwards = elements, backwards
+        self._elements, self._joined, self._backwards = elements, joined, backwards
         self._inside = {
             n for lane in chain.of_kind(Kind.COMPUTED) for n in nodes_of(lane) if n is not None
         }
@@ -212,37 +233,51 @@ class FoundChain:
             self._unrolled.same,
         )
         now = self._unrolled.now
-        sources = [replace(s, tensor=now(s.tensor)) for s in map(self._elements.get, self._xs) if s]
-        ranks = infer_shapes(module, graph, [s.tensor for s in sources])
+        xs = [self._sequence(module, emit, x) for x in self._xs]
         scan = Scan(
             module.add_function(body).name,
             emit.constant(np.int32(chain.trip), "trip_count"),
-            tuple(s.time_major(emit, ranks[s.tensor].rank) for s in sources),
+            tuple(xs),
             tuple(now(a_value(s)) for s in self._states),
             tuple(now(p) for p in invariants),
-            (self._backwards,) * len(sources),
+            (self._backwards,) * len(xs),
             tuple(y.backwards for y in results.ys),
             unrolled=True,
         ).add_to(module, graph, name=name, origin=origin)
         scan.device = self.node.device
         results.connect(module, emit, scan, self._states)
-        for source, x in zip(sources, self._xs, strict=True):
-            self._read_shape_of(emit, source, x, ranks[source.tensor].rank)
         return scan
 
-    def _read_shape_of(self, emit: Emitter, source: Elements, lane: Lane, rank: int | None) -> None:
+    def _sequence(self, module: Module, emit: Emitter, lane: Lane) -> Port:
+        """The time-major tensor whose elements a lane is."""
+        if lane in self._joined:
+            parts, axis = self._joined[lane]
+            rows = [self._sequence(module, emit, part) for part in parts]
+            return emit.concat(rows, "joined", axis if axis < 0 else axis + 1)
+        elements = self._elements[lane]
+        tensor = self._unrolled.now(elements.tensor)
+        rank = infer_shapes(module, self.graph, [tensor])[tensor].rank
+        self._read_shape_of(emit, elements, tensor, rank)
+        return replace(elements, tensor=tensor).time_major(emit, rank)
+
+    def _read_shape_of(
+        self, emit: Emitter, elements: Elements, tensor: Port, rank: int | None
+    ) -> None:
         """Let what reads the shape of an element (a zero state, say) read the sequence's."""
         unrolled = self._unrolled
-        shapes = [n for p in lane if p for n in unrolled.readers.get(p, ()) if n.op == "Shape"]
+        shapes = [
+            node
+            for port in elements.ports
+            for node in unrolled.readers.get(port, ())
+            if node.op == "Shape" and node.attributes.get("out_type", DType.INT32) is DType.INT32
+        ]
         if rank is None or not shapes:
             return
-        whole = emit.shape(source.tensor)
-        axes = emit.constant(np.array([a for a in range(rank) if a != source.axis], np.int32))
-        rest = emit.gather(whole, axes, "element_shape")
+        axes = np.array([a for a in range(rank) if a != elements.axis], np.int32)
+        rest = emit.gather(emit.shape(tensor), emit.constant(axes, "axes"), "element_shape")
         for node in shapes:
-            if node.attributes.get("out_type", DType.INT32) is DType.INT32:
-                self.graph.replace_uses(Port(node), rest)
-                unrolled.doomed.append(node)
+            self.graph.replace_uses(Port(node), rest)
+            unrolled.doomed.append(node)
 
     def _steady(self) -> list[Node]:
         """The nodes of the first step."""

@@ -26,6 +26,8 @@ from hintc_passes.loops.refusal import Refusal
 Lane = tuple[Port | None, ...]
 NEVER = -1
 """The step of a value that needs no element of a sequence."""
+PRODUCTS = frozenset(("BatchMatMul", "BatchMatMulV2", "Conv2D", "Einsum", "MatMul"))
+"""Ops that are most of the work of a recurrent cell."""
 
 
 class Kind(enum.Enum):
@@ -159,7 +161,7 @@ class Lockstep:
             self._check_equal(known)
             return Kind.COMPUTED
         if steps[0] <= 0 and all(step == k for k, step in enumerate(steps[1:])):
-            if lane[1:] in self._by_start:
+            if lane[1:] in self._by_start and not self._is_same_product(known):
                 return Kind.CARRIED
             if not settle:
                 return None
@@ -169,6 +171,13 @@ class Lockstep:
             "chain-order",
             f"'{known[k]}' stands where step {k} expects a value of this or the last step",
         )
+
+    def _is_same_product(self, ports: Sequence[Port]) -> bool:
+        """True for ``h R`` of each step: rather h is carried, which R multiplies in each."""
+        if ports[0].node.op not in PRODUCTS or not _alike(ports):
+            return False
+        read = [self.operands(port.node) for port in ports]
+        return any(all(p == slot[0] for p in slot) for slot in zip(*read, strict=True))
 
     def _check_equal(self, ports: Sequence[Port]) -> None:
         first = ports[0].node

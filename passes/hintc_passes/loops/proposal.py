@@ -14,11 +14,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from hintc.ir import Node, Port
 from hintc.ir.opdefs import is_stateful, result_dtypes
-from hintc_passes.loops.lanes import Lane
+from hintc_passes.loops.lanes import PRODUCTS, Lane
 from hintc_passes.loops.merging import attributes_key
 
 _CARRIED: Hashable = ("carried",)
-_PRODUCTS = frozenset(("BatchMatMul", "BatchMatMulV2", "Conv2D", "Einsum", "MatMul"))
 
 
 class Proposal:
@@ -149,14 +148,14 @@ class Proposal:
         for label, members in self._complete.items():
             steady = [n for n in members if self._step(Port(n)) > 0]
             first = self._firsts.get(steady[0])
-            has_product = has_product or steady[0].op in _PRODUCTS
+            has_product = has_product or steady[0].op in PRODUCTS
             if label not in self._recurrent or first is None:
                 continue
             nodes = [first, *steady]
             for index in self._carried_results(nodes[-2]):
                 found[tuple(Port(n, index) for n in nodes)] = None
         lagging = (n for n, k in self._labels.items() if k in self._lagging)
-        has_product = has_product or any(n.op in _PRODUCTS for n in lagging)
+        has_product = has_product or any(n.op in PRODUCTS for n in lagging)
         return list(found) if has_product else []
 
     def _carried_results(self, node: Node) -> list[int]:
