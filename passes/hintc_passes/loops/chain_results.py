@@ -38,14 +38,22 @@ class ChainResults:
         chain: the steps.
         lockstep: knows which step computes a value.
         inside: the nodes of the chain.
+        backwards: the steps read sequences from the end; single values are then taken from an
+            output in the order of the sequences, so that the next chain reads both alike.
     """
 
     def __init__(
-        self, unrolled: Unrolled, chain: Chain, lockstep: Lockstep, inside: set[Node]
+        self,
+        unrolled: Unrolled,
+        chain: Chain,
+        lockstep: Lockstep,
+        inside: set[Node],
+        *,
+        backwards: bool,
     ) -> None:
         self._unrolled, self._chain, self._lockstep = unrolled, chain, lockstep
         self._graph: Graph = unrolled.graph
-        self._inside = inside
+        self._inside, self._backwards = inside, backwards
         self._finals = {lane[-1] for lane in chain.following.values() if lane[-1] is not None}
         self._stacks: dict[Lane, list[Node]] = {}
         self._rows: dict[Lane, list[int]] = {}
@@ -92,7 +100,7 @@ class ChainResults:
         self._rows[lane] = rows
         needs_rows = [k for k in rows if lane[k] not in self._finals]
         if needs_rows and not outputs:
-            outputs.append(Output(lane, False))
+            outputs.append(Output(lane, self._backwards))
         return outputs
 
     def _outside_readers(self, port: Port) -> list[Node]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -218,7 +218,9 @@ class FoundChain:
         name = graph.unique_name(f"{self.node.name}/recurrence")
         origin = tuple(dict.fromkeys(o for n in self._steady() for o in n.origin or (n.name,)))
         emit = Emitter(graph, name, origin)
-        results = ChainResults(self._unrolled, chain, self._lockstep, self._inside)
+        results = ChainResults(
+            self._unrolled, chain, self._lockstep, self._inside, backwards=self._backwards
+        )
         fixed = [a_value(lane) for lane in chain.of_kind(Kind.FIXED)]
         small = [p.node for p in dict.fromkeys(fixed) if _is_small(p.node)]
         invariants = list(dict.fromkeys(p for p in fixed if not _is_small(p.node)))
@@ -256,9 +258,9 @@ class FoundChain:
             return emit.concat(rows, "joined", axis if axis < 0 else axis + 1)
         elements = self._elements[lane]
         tensor = self._unrolled.now(elements.tensor)
-        rank = infer_shapes(module, self.graph, [tensor])[tensor].rank
-        self._read_shape_of(emit, elements, tensor, rank)
-        return replace(elements, tensor=tensor).time_major(emit, rank)
+        shape = infer_shapes(module, self.graph, [tensor])[tensor]
+        self._read_shape_of(emit, elements, tensor, shape.rank)
+        return elements.time_major(emit, tensor, shape)
 
     def _read_shape_of(
         self, emit: Emitter, elements: Elements, tensor: Port, rank: int | None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hintc.graphdef.emit import Emitter, known_array
-from hintc.ir import DType, Graph, Node, Port
+from hintc.ir import DType, Graph, Node, Port, Shape
 from hintc.ir.scan import dtype_of
 from hintc_passes.loops.values import known_int
 
@@ -23,23 +23,46 @@ class Elements:
     Attributes:
         tensor: what they are elements of.
         axis: along this axis, which they do not have.
+        first: the index of the first.
         ports: the elements, by rising index.
-        is_whole: they are provably all elements there are.
+        size: of the axis where the op says it, else None.
     """
 
     tensor: Port
     axis: int
+    first: int
     ports: tuple[Port, ...]
-    is_whole: bool
+    size: int | None
 
-    def time_major(self, emit: Emitter, rank: int | None) -> Port:
-        """A tensor ``[T, …]`` of them; `rank` is that of `tensor`, None if not known."""
-        if self.is_whole and self.axis == 0:
-            return self.tensor
-        if not self.is_whole or rank is None:
+    def time_major(self, emit: Emitter, tensor: Port, shape: Shape) -> Port:
+        """A tensor ``[T, …]`` of them.
+
+        Args:
+            emit: adds what it takes.
+            tensor: has the value of `self.tensor`.
+            shape: its static shape.
+        """
+        dims, size = shape.dims, self.size
+        if size is None and dims is not None and dims[self.axis] >= 0:
+            size = dims[self.axis]
+        if size is None or (self.axis and dims is None):  # maybe fewer: then the slices fail
             return emit.pack(self.ports, "elements")
-        order = [self.axis, *(a for a in range(rank) if a != self.axis)]
-        return transpose(emit, self.tensor, order)
+        if self.axis and dims is not None:
+            order = [self.axis, *(a for a in range(len(dims)) if a != self.axis)]
+            tensor = transpose(emit, tensor, order)
+        return tensor if size == len(self.ports) else self._cut(emit, tensor)
+
+    def _cut(self, emit: Emitter, tensor: Port) -> Port:
+        bounds = [
+            emit.constant(np.array([at], np.int32), f"elements/{part}")
+            for part, at in (
+                ("begin", self.first),
+                ("end", self.first + len(self.ports)),
+                ("strides", 1),
+            )
+        ]
+        types = {"T": dtype_of(tensor), "Index": DType.INT32}
+        return emit.node("StridedSlice", [tensor, *bounds], dict(types), "elements")
 
 
 def transpose(emit: Emitter, value: Port, order: Sequence[int]) -> Port:
@@ -75,7 +98,7 @@ def find_elements(
         read = sorted(k for k, port in by_index.items() if readers.get(port))
         if len(read) > 1 and read[-1] - read[0] == len(read) - 1:
             ports = tuple(by_index[k] for k in read)
-            found.append(Elements(tensor, axis, ports, counts.get((tensor, axis)) == len(read)))
+            found.append(Elements(tensor, axis, read[0], ports, counts.get((tensor, axis))))
     return found
 
 
