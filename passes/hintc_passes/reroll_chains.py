@@ -20,6 +20,7 @@ from typing import ClassVar
 
 from hintc.call_graph import needed_graphs
 from hintc.graphdef.scan_lowering import remove_unused_functions
+from hintc.graphdef.lift import collector_paused
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.hints.protocol import called_function, record_of
 from hintc.ir import Graph, Module, Node
@@ -50,9 +51,10 @@ class RerollChains(Pass):
                 self._reroll(module, graph, node, report, rolled)
         remove_unused_functions(module, rolled)
         hinted = {id(f.graph) for f in module.functions.values() if record_of(f) is not None}
-        for graph in needed_graphs(module):
-            if id(graph) not in hinted:
-                _reroll_unhinted(module, graph, report)
+        with collector_paused():
+            for graph in needed_graphs(module):
+                if id(graph) not in hinted:
+                    _reroll_unhinted(module, graph, report)
         return report
 
     def _reroll(
@@ -81,7 +83,7 @@ class RerollChains(Pass):
 
 
 def _reroll_unhinted(module: Module, graph: Graph, report: PassReport) -> None:
-    """Re-roll the chains of one graph.
+    """Re-roll the chains of one graph, if it may have any.
 
     A chain that reads what other chains compute is seen once these are Scans; so the graph is
     looked at again while there is something new.

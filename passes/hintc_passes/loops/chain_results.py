@@ -90,8 +90,8 @@ class ChainResults:
             if port is None or self._lockstep.step(port) != k:
                 continue  # reads nothing of this chain, or is not computed
             readers = self._outside_readers(port)
-            for node in readers:
-                if node not in stacks and self._is_stack(node, lane):
+            for node in readers if k == 0 else ():
+                if self._is_stack(node, lane):
                     stacks[node] = self._is_stack(node, lane, backwards=True)
             if any(node not in stacks for node in readers) or self._is_unread(port):
                 rows.append(k)

@@ -160,8 +160,10 @@ def _join(chain: Chain) -> dict[Lane, tuple[list[Lane], int]]:
     """
     found = {}
     for lane in chain.of_kind(Kind.COMPUTED):
-        *parts, last = chain.operands[lane] or [()]
-        axis = known_int(a_value(last)) if a_value(lane).node.op == "ConcatV2" else None
+        if a_value(lane).node.op != "ConcatV2":
+            continue
+        *parts, last = chain.operands[lane]
+        axis = known_int(a_value(last))
         if axis is not None and all(chain.lanes[p] is Kind.ELEMENT for p in parts):
             found[lane] = parts, axis
             chain.lanes[lane] = Kind.ELEMENT
