@@ -228,12 +228,6 @@ def other_activation(x: Any, states: list[Any], t: int) -> Any:
     return (tf.sigmoid if t == 3 else tf.tanh)(simple_step(x, states[-1], t))
 
 
-def growing_factor(x: Any, states: list[Any], t: int) -> Any:
-    import tensorflow as tf
-
-    return tf.tanh(simple_step(x, states[-1], t) * (1.0 + t))
-
-
 def other_weights(x: Any, states: list[Any], t: int) -> Any:
     import tensorflow as tf
 
@@ -256,7 +250,6 @@ def plain(x: Any, states: list[Any], t: int) -> Any:
     ("step", "first", "code", "says"),
     [
         (other_activation, zeros, "chain-differs", "Sigmoid"),
-        (growing_factor, zeros, "chain-", ""),
         (other_weights, zeros, "chain-", ""),
         (two_back, zeros, "", ""),
         (plain, one_row, "state-changes-shape", "[1,4]"),
@@ -312,6 +305,15 @@ def test_keras_layers(library: str, name: str, options: dict[str, Any], kernels:
     compare(result, reference)
     notes = [r.code for r in result.report.remarks if r.code.startswith("form-")]
     assert notes == (["form-fused"] if kernels else ["form-unroll"])
+
+
+def test_a_constant_initial_state() -> None:
+    """With a fixed batch the zeros are a constant; their product must not be folded."""
+    import tf_keras
+
+    x = tf_keras.Input(batch_shape=(2, STEPS, DEPTH))
+    model = tf_keras.Model(x, tf_keras.layers.LSTM(UNITS, unroll=True)(x))
+    assert fused(hintc.convert(model)) == ["LSTM"]
 
 
 def frozen(steps: int) -> Any:

@@ -29,7 +29,7 @@ class Proposal:
         sequences: the elements, in the order of the steps.
         same: equal values.
         readers: what reads a value or its equals.
-        loosely: let attributes and constants differ; for saying what differs.
+        loosely: let ops, attributes and constants differ; for saying what differs.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Proposal:
         if any(d is None for d in described):
             return None
         attributes = () if self._loosely else attributes_key(node)
-        key = (node.op, attributes, tuple(described))
+        key = ("" if self._loosely else node.op, attributes, tuple(described))
         label = self._labels[node] = self._numbers.setdefault(key, len(self._numbers))
         carried = any(d == _CARRIED for d in described)
         inside = (self._labels.get(self._same.get(p, p).node) for p in node.operands)
@@ -127,7 +127,7 @@ class Proposal:
         return None if twin is None else Port(twin, port.index)
 
     def _fits(self, candidate: Node, node: Node, wanted: Sequence[Port | None]) -> bool:
-        if candidate.op != node.op or self._step(Port(candidate)) != 0:
+        if self._step(Port(candidate)) != 0 or not (self._loosely or candidate.op == node.op):
             return False
         read = [self._same.get(p, p) for p in candidate.operands]
         if len(read) != len(wanted) or (
