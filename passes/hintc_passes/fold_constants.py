@@ -7,9 +7,9 @@ down (constants, placeholders, ``_output_shapes``) are constants too. TensorFlow
 values, all in one run. Control edges of a folded node and of the constants it read are kept.
 
 Left alone: hints; ops with side effects, random or device-specific results; control flow and
-calls; quantisation; products with zeros (initial states of unrolled recurrences); values that are not arrays, or whose size TensorFlow cannot tell before; and
-values that would make the graph grow: more than `max_growth` bytes and more than the operands
-have together.
+calls; quantisation; products with zeros (initial states of unrolled recurrences); values that are
+not arrays, or whose size TensorFlow cannot tell before; and values that would make the graph grow:
+more than `max_growth` bytes and more than the operands have together.
 """
 
 from __future__ import annotations
