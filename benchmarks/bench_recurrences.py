@@ -11,6 +11,7 @@ from measuring import exponent, seconds
 
 LOOPS = (10, 30, 100)
 STEPS = (28, 100, 300)
+CHAIN_STEPS = (28, 300, 1000, 5000)
 
 
 def frozen(build: Callable[[], Any]) -> Any:
@@ -47,6 +48,16 @@ def unrolled(steps: int) -> Any:
     x = v1.placeholder(tf.float32, [steps, None, 8], "x")
     cell = hintc.TFLiteLSTMCell(8)
     return tf.stack(v1.nn.static_rnn(cell, tf.unstack(x), dtype=tf.float32)[0])
+
+
+def chain(steps: int) -> Any:
+    """An LSTM of 8 units without hints, its steps one after the other."""
+    import tensorflow as tf
+    from tf_keras.src.layers.rnn.legacy_cells import LSTMCell
+
+    v1 = tf.compat.v1
+    x = v1.placeholder(tf.float32, [steps, None, 8], "x")
+    return tf.stack(v1.nn.static_rnn(LSTMCell(8), tf.unstack(x), dtype=tf.float32)[0])
 
 
 def stacked(seed: Any, loops: int) -> Any:
@@ -92,13 +103,14 @@ def table(title: str, sizes: tuple[int, ...], graph_of: Callable[[int], Any]) ->
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     import hintc
 
     seed = frozen(one_loop)
     hintc.compile(seed, ["x"], ["y"])  # registries are read on first use
     table("layers in a row", LOOPS, lambda loops: stacked(seed, loops))
     table("unrolled steps", STEPS, lambda steps: frozen(lambda: unrolled(steps)))
+    table("without hints", CHAIN_STEPS, lambda steps: frozen(lambda: chain(steps)))
 
 
 if __name__ == "__main__":

@@ -216,10 +216,10 @@ def page() -> str:
     return f"""# Keras models
 
 What layers of Keras 2 (`tf_keras`) and Keras 3 become, without hints in the model and with a
-dynamic batch. *LSTM*, *RNN* and the bidirectional ones are fused kernels, *loop* is a `WHILE` without TensorLists. No
-row needs Flex or a custom operator. Each row is converted in the tests and equals Keras within
-{TOLERANCE:g} at two batch sizes, on two invokes each. The last column is the code of the
-[remark](remarks.md) that says why something is not fused. `make tables` writes this page.
+dynamic batch. *LSTM*, *RNN* and the bidirectional ones are fused kernels, *loop* is a `WHILE`
+without TensorLists. No row needs Flex or a custom operator. Each row is converted in the tests and
+equals Keras within {TOLERANCE:g} at two batch sizes, on two invokes each. The last column is the
+code of the [remark](remarks.md) that says why something is not fused. `make tables` writes this page.
 
 | model | becomes | why not fused |
 |---|---|---|

@@ -113,7 +113,7 @@ class Emitter:
         return self.node("Unpack", [value], attributes, name).node
 
     def concat(self, values: Sequence[Port], name: str = "concat", axis: int = 0) -> Port:
-        """The values joined along an axis."""
+        """The values joined along `axis`."""
         along = self.constant(np.int32(axis), f"{name}/axis")
         attributes: dict[str, AttributeValue] = {
             "T": dtype_of(values[0]),

@@ -69,8 +69,10 @@ class _Unroller:
         for at, final in enumerate(finals):
             graph.replace_uses(Port(node, at), final)
         for k, rows in zip(self._live, outputs, strict=True):
-            packed = self._emit.pack(rows, f"y_{k}")
-            graph.replace_uses(Port(node, states + k), packed)
+            old = Port(node, states + k)
+            self._give_rows(old, rows)
+            if graph.uses(old):
+                graph.replace_uses(old, self._emit.pack(rows, f"y_{k}"))
         last = [p.node for p in (*finals, *(rows[-1] for rows in outputs))]
         graph.replace_control_uses(node, list(dict.fromkeys(last)))
         graph.remove(node)
@@ -92,12 +94,33 @@ class _Unroller:
                 once.append(node)
         return once, each
 
+    def _give_rows(self, output: Port, rows: list[Port]) -> None:
+        """Who takes single rows off an output reads the steps."""
+        graph = self._graph
+        for reader in [use.node for use in graph.uses(output) if use.slot == 0]:
+            if not graph.uses(reader):  # perhaps an output of the graph
+                continue
+            taken: list[int] = []
+            if reader.op == "Unpack" and reader.attributes.get("axis", 0) == 0:
+                taken = list(range(self._trip))
+            elif reader.op == "GatherV2" and not reader.attributes.get("batch_dims"):
+                index, axis = (known_array(p) for p in reader.operands[1:])
+                if index is not None and index.ndim == 0 and axis is not None and axis == 0:
+                    taken = [int(index)]
+            for at, row in enumerate(taken):
+                graph.replace_uses(Port(reader, at), rows[row])
+            if taken and not graph.is_used(reader):
+                graph.remove(reader)
+
     def _rows(self) -> list[list[Port]]:
         """For each sequence, its elements in the order of the steps."""
         found = []
         for k, (x, backwards) in enumerate(zip(self._scan.xs, self._scan.reverse_xs, strict=True)):
-            unpacked = self._emit.unpack(x, self._trip, f"x_{k}")
-            rows = [Port(unpacked, t) for t in range(self._trip)]
+            if x.node.op == "Pack" and x.node.attributes.get("axis", 0) == 0:
+                rows = list(x.node.operands)
+            else:
+                unpacked = self._emit.unpack(x, self._trip, f"x_{k}")
+                rows = [Port(unpacked, t) for t in range(self._trip)]
             found.append(rows[::-1] if backwards else rows)
         return found
 

@@ -60,6 +60,7 @@ class Scan:
         fusion: set by recognition.
         form: ``""`` (not decided), ``"fused"``, ``"unroll"`` or ``"while"``.
         hint: name of the hint that marked it, "" for none.
+        unrolled: its steps were written one after the other in the source.
     """
 
     body: str
@@ -72,6 +73,7 @@ class Scan:
     fusion: Fusion | None = None
     form: str = ""
     hint: str = ""
+    unrolled: bool = False
 
     @classmethod
     def of(cls, node: Node) -> Scan:
@@ -120,6 +122,7 @@ class Scan:
             _read_fusion(node, slots, node.operands[start:]),
             form.decode(),
             hint.decode(),
+            at.get("unrolled") is True,
         )
 
     def body_function(self, module: Module) -> Function:
@@ -150,6 +153,8 @@ class Scan:
             found["form"] = self.form.encode()
         if self.hint:
             found["hint"] = self.hint.encode()
+        if self.unrolled:
+            found["unrolled"] = True
         if self.fusion:
             found["fused_op"] = self.fusion.op.encode()
             found["fused_slots"] = tuple(slot.encode() for slot in self.fusion.operands)

@@ -37,8 +37,8 @@ class ChooseForm(Pass):
     """Write every Scan as a fused call, as unrolled steps or as a loop.
 
     Args:
-        form: "auto" fuses what was recognised and makes a loop of the rest; the others are wishes
-            for every Scan.
+        form: "auto" fuses what was recognised and makes a loop of the rest, but leaves steps
+            unrolled that were so in the source; the others are wishes for every Scan.
         optimize_for: "size" or "latency". The same choice for now: the kernel is smallest, and
             on one thread at batch 1 a plain loop takes 1.4 to 2.3 times as long.
         max_trip: with form=unroll, Scans of more steps than this become loops.
@@ -65,6 +65,11 @@ class ChooseForm(Pass):
     def _choose(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
         name, scan = node.name, Scan.of(node)
         wish = scan.form or self.form
+        if wish == "auto" and scan.fusion is None and scan.unrolled:
+            unroll_scan(module, graph, node)
+            report.note("form-unroll", name, f"keeps its {known_trip_count(scan)} unrolled steps")
+            report.count("unrolled")
+            return
         try:
             if wish == "unroll":
                 self._check_unrollable(scan)

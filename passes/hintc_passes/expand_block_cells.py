@@ -24,7 +24,7 @@ from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.cells.block_ops import LSTM_RESULTS, LstmOptions, gru_step, lstm_step
 from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import first_dimension_of, known_int, source_of, sweep
+from hintc_passes.loops.values import dimension_of, known_int, source_of, sweep
 
 _CELL = ("x", "cs_prev", "h_prev", "w", "wci", "wcf", "wco", "b")
 _OPERANDS = {
@@ -113,7 +113,7 @@ def _trip_count(module: Module, graph: Graph, node: Node, values: dict[str, Port
     if steps >= 0 and known_int(given) == steps:
         return steps
     length = source_of(given.node.operands[0]) if given.node.op == "Cast" else given
-    if first_dimension_of(length) == x:
+    if dimension_of(length) == (x, 0):
         return steps
     raise Refusal(
         "block-length",

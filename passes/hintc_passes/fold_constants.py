@@ -7,9 +7,9 @@ down (constants, placeholders, ``_output_shapes``) are constants too. TensorFlow
 values, all in one run. Control edges of a folded node and of the constants it read are kept.
 
 Left alone: hints; ops with side effects, random or device-specific results; control flow and
-calls; quantisation; values that are not arrays, or whose size TensorFlow cannot tell before; and
-values that would make the graph grow: more than `max_growth` bytes and more than the operands
-have together.
+calls; quantisation; products with zeros (initial states of unrolled recurrences); values that are
+not arrays, or whose size TensorFlow cannot tell before; and values that would make the graph grow:
+more than `max_growth` bytes and more than the operands have together.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from hintc.pattern import is_hint
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass, remove_unread
+from hintc_passes.loops.values import is_zeros
 
 _NEVER = CONTROL_FLOW_V1 | {
     *(ARG, RESULT, SCAN, "Const", "Placeholder", "PlaceholderWithDefault", "NoOp", "Empty"),
@@ -109,6 +110,8 @@ def _is_constant(node: Node) -> bool:
 
 
 def _may_fold(node: Node) -> bool:
+    if node.op == "MatMul" and any(is_zeros(port) for port in node.operands):
+        return False  # step 0 of an unrolled recurrence: it must stay like the others
     if node.op in _NEVER or node.op.startswith(_NEVER_LIKE) or is_hint(node):
         return False
     if any(kind in node.device.upper() for kind in ("GPU", "TPU")) or is_stateful(node):

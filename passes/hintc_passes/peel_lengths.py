@@ -161,6 +161,7 @@ class _Peeling:
             scan.reverse_ys,
             form=scan.form,
             hint=scan.hint,
+            unrolled=scan.unrolled,
         ).add_to(self._module, self._graph, name=name, origin=origin)
         peeled.device = self._node.device
         self._graph.set_controls(peeled, self._node.controls)

@@ -1,8 +1,13 @@
-"""reroll-chains: a hinted cell that was called once for each step becomes a Scan.
+"""reroll-chains: a recurrence whose steps are written one after the other becomes a Scan.
 
-Recognises the call of a collected recurrent cell whose body unpacks a sequence, computes the same
-step for each element, and packs the outputs. That the steps are the same is proved by reading them
-in lockstep (`hintc_passes.loops.lanes`).
+Recognises, in the main graph and in functions, nodes that compute the same for consecutive elements
+of a tensor (results of Unpack, slices) and of what the step before computed: static RNNs, layers
+with ``unroll=True``, loops in Python. And the call of a collected recurrent cell whose body unpacks
+a sequence, computes the same step for each element, and packs the outputs. That the steps are the
+same is proved by reading them in lockstep (`hintc_passes.loops.lanes`).
+
+Only what a step needs of the step before is taken, so an output layer of each step stays. Steps
+without a product of matrices stay as they are, too: no kernel computes them.
 
 Refuses, with a remark, chains whose steps differ, or that carry values over more than one step.
 Hints of users' own functions keep their one call: their kernel takes the whole sequence.
@@ -14,14 +19,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hintc.call_graph import needed_graphs
+from hintc.graphdef.lift import collector_paused
 from hintc.graphdef.scan_lowering import remove_unused_functions
+from hintc.graphdef.shapes import shapes_remembered
 from hintc.hints.protocol import called_function, record_of
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
+from hintc_passes.loops.chains import FailedChain, Unrolled
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.rolling import roll, trip_count_of
+from hintc_passes.loops.sequences import ELEMENT_OPS
+from hintc_passes.loops.values import sweep
 
 
 @register
@@ -31,14 +41,20 @@ class RerollChains(Pass):
 
     name: ClassVar[str] = "reroll-chains"
 
+    @shapes_remembered()
     def run(self, module: Module) -> PassReport:
-        """Re-roll every hinted cell that the main graph reaches."""
+        """Re-roll every hinted cell, and every other chain, that the main graph reaches."""
         report = PassReport()
         rolled: dict[str, None] = {}
         for graph in needed_graphs(module):
             for node in graph.topological():
                 self._reroll(module, graph, node, report, rolled)
         remove_unused_functions(module, rolled)
+        hinted = {id(f.graph) for f in module.functions.values() if record_of(f) is not None}
+        with collector_paused():
+            for graph in needed_graphs(module):
+                if id(graph) not in hinted:
+                    _reroll_unhinted(module, graph, report)
         return report
 
     def _reroll(
@@ -64,3 +80,39 @@ class RerollChains(Pass):
         rolled[function.name] = None
         report.count("re-rolled")
         report.note("re-rolled", name, f"its {trip} steps are one recurrence now")
+
+
+def _reroll_unhinted(module: Module, graph: Graph, report: PassReport) -> None:
+    """Re-roll the chains of one graph, if it may have any.
+
+    A chain that reads what other chains compute is seen once these are Scans; so the graph is
+    looked at again while there is something new.
+    """
+    if not any(node.op in ELEMENT_OPS for node in graph) or _has_frames(graph):
+        return
+    refused: dict[str, Refusal] = {}
+    changed = True
+    while changed:
+        changed = False
+        refused.clear()
+        unrolled = Unrolled(graph)
+        for chain in list(unrolled.chains()):
+            if isinstance(chain, FailedChain):
+                refused[chain.node.name] = chain.refusal
+                continue
+            try:
+                scan = chain.replace(module)
+            except Refusal as refusal:
+                refused[chain.node.name] = refusal
+                continue
+            report.count("re-rolled")
+            report.note("re-rolled", scan.name, f"its {chain.trip} steps are one recurrence now")
+            changed = True
+        sweep(graph, unrolled.doomed)
+    for name, why in refused.items():
+        report.refused(why.code, name, why.reason, why.remedy)
+
+
+def _has_frames(graph: Graph) -> bool:
+    """True if there are loops of control flow v1: what is new would have to be put in a frame."""
+    return any(node.op in ("Enter", "RefEnter") for node in graph)

@@ -177,6 +177,7 @@ class _Split:
             tuple(backwards for _, backwards in sources),
             (*(scan.reverse_ys[k] for k in ys), *(False for _ in sent)),
             hint=scan.hint,
+            unrolled=scan.unrolled,
             form=scan.form,
         ).add_to(self._module, self._graph, name=f"{self._node.name}/part_{group}", origin=origin)
         part.device = self._node.device

@@ -107,4 +107,5 @@ def _without(module: Module, scan: Scan, step: Step, equal: Mapping[int, int]) -
         scan.reverse_ys,
         form=scan.form,
         hint=scan.hint,
+        unrolled=scan.unrolled,
     )

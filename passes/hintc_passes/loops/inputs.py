@@ -178,6 +178,7 @@ class _Hoisting:
             scan.reverse_ys,
             form=scan.form,
             hint=scan.hint,
+            unrolled=scan.unrolled,
         ).add_to(self._module, self._graph, name=name, origin=self._node.origin or (name,))
         new.device = self._node.device
         self._graph.set_controls(new, self._node.controls)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hintc.ir import Graph, Node, Port
@@ -24,8 +24,10 @@ from hintc_passes.loops.merging import attributes_key
 from hintc_passes.loops.refusal import Refusal
 
 Lane = tuple[Port | None, ...]
-_NEVER = -1
+NEVER = -1
 """The step of a value that needs no element of a sequence."""
+PRODUCTS = frozenset(("BatchMatMul", "BatchMatMulV2", "Conv2D", "Einsum", "MatMul"))
+"""Ops that are most of the work of a recurrent cell."""
 
 
 class Kind(enum.Enum):
@@ -45,22 +47,42 @@ class Chain:
         trip: T.
         lanes: every lane with its kind; those that others are computed from come later.
         following: for each carried lane the lane of the values carried on.
+        operands: for each computed lane those that it is computed from.
     """
 
     trip: int
     lanes: dict[Lane, Kind] = field(default_factory=dict)
     following: dict[Lane, Lane] = field(default_factory=dict)
+    operands: dict[Lane, list[Lane]] = field(default_factory=dict)
 
     def of_kind(self, kind: Kind) -> list[Lane]:
         """The lanes of one kind, in order of discovery."""
         return [lane for lane, found in self.lanes.items() if found is kind]
 
 
+def steps_in(
+    graph: Graph, same: Mapping[Port, Port], sequences: Sequence[Lane]
+) -> Callable[[Port], int]:
+    """What `Lockstep` asks for, in a graph that is one chain."""
+    found: dict[Port | Node, int] = {}
+    for lane in sequences:
+        found |= {port: k for k, port in enumerate(lane) if port is not None}
+
+    def step(port: Port) -> int:
+        own = found.get(port)
+        return own if own is not None else found.get(port.node, NEVER)
+
+    for node in graph.topological():
+        found[node] = max((step(same.get(p, p)) for p in node.operands), default=NEVER)
+    return step
+
+
 class Lockstep:
     """Finds the chain that some outputs belong to.
 
     Args:
-        graph: has the steps.
+        step: the last element that a value needs, `NEVER` for none; more than the last step for
+            a value that no step may read.
         same: equal values, see `merge_equal`.
         sequences: lanes that are elements of sequences, in the order of the steps.
         trip: number of steps.
@@ -68,39 +90,20 @@ class Lockstep:
 
     def __init__(
         self,
-        graph: Graph,
+        step: Callable[[Port], int],
         same: Mapping[Port, Port],
         sequences: Sequence[Lane],
         trip: int,
     ) -> None:
+        self.step = step
         self._same = same
         self._elements = set(sequences)
-        self._step = self._steps(graph, sequences)
         self._chain = Chain(trip)
         self._by_start: dict[Lane, Lane] = {lane[:-1]: lane for lane in sequences}
-
-    def _steps(self, graph: Graph, sequences: Sequence[Lane]) -> dict[Port | Node, int]:
-        """The last element that each node needs; elements themselves by port."""
-        found: dict[Port | Node, int] = {}
-        for lane in sequences:
-            found |= {port: k for k, port in enumerate(lane) if port is not None}
-        for node in graph.topological():
-            steps = [self._of(found, p) for p in self.operands(node)]
-            found[node] = max(steps, default=_NEVER)
-        return found
-
-    @staticmethod
-    def _of(found: Mapping[Port | Node, int], port: Port) -> int:
-        step = found.get(port)
-        return step if step is not None else found.get(port.node, _NEVER)
 
     def operands(self, node: Node) -> list[Port]:
         """What a node reads, equal values merged."""
         return [self._same.get(p, p) for p in node.operands]
-
-    def step(self, port: Port) -> int:
-        """The last element that a value needs, `_NEVER` for none."""
-        return self._of(self._step, port)
 
     def run(self, outputs: Sequence[Lane]) -> Chain:
         """Follow the lanes back from `outputs`.
@@ -125,13 +128,17 @@ class Lockstep:
             if lane[-1] is not None:
                 self._by_start.setdefault(lane[:-1], lane)
             if kind is Kind.COMPUTED:
-                pending.extend(reversed(self._operand_lanes(lane)))
+                read = self._chain.operands[lane] = self._operand_lanes(lane)
+                pending.extend(reversed(read))
             elif kind is Kind.CARRIED:
                 following = self._whole((*lane[1:], None))
                 self._chain.following[lane] = following
                 pending.append(following)
         self._chain.following = {
             lane: self._whole(following) for lane, following in self._chain.following.items()
+        }
+        self._chain.operands = {
+            lane: [self._whole(p) for p in read] for lane, read in self._chain.operands.items()
         }
         return self._chain
 
@@ -144,7 +151,7 @@ class Lockstep:
             return Kind.ELEMENT
         known = [port for port in lane if port is not None]
         if all(port == known[0] for port in known):
-            if self.step(known[0]) == _NEVER:
+            if self.step(known[0]) == NEVER:
                 return Kind.FIXED
             raise Refusal(
                 "chain-order", f"every step reads '{known[0]}', which one of the steps computes"
@@ -154,7 +161,7 @@ class Lockstep:
             self._check_equal(known)
             return Kind.COMPUTED
         if steps[0] <= 0 and all(step == k for k, step in enumerate(steps[1:])):
-            if lane[1:] in self._by_start:
+            if lane[1:] in self._by_start and not self._is_same_product(known):
                 return Kind.CARRIED
             if not settle:
                 return None
@@ -164,6 +171,13 @@ class Lockstep:
             "chain-order",
             f"'{known[k]}' stands where step {k} expects a value of this or the last step",
         )
+
+    def _is_same_product(self, ports: Sequence[Port]) -> bool:
+        """True for ``h R`` of each step: rather h is carried, which R multiplies in each."""
+        if ports[0].node.op not in PRODUCTS or not _alike(ports):
+            return False
+        read = [self.operands(port.node) for port in ports]
+        return any(all(p == slot[0] for p in slot) for slot in zip(*read, strict=True))
 
     def _check_equal(self, ports: Sequence[Port]) -> None:
         first = ports[0].node

@@ -179,6 +179,7 @@ class _Hoisting:
             tuple(backwards for _, backwards in wanted),
             form=scan.form,
             hint=scan.hint,
+            unrolled=scan.unrolled,
         ).add_to(self._module, self._graph, name=name, origin=self._node.origin or (name,))
         new.device = self._node.device
         self._graph.set_controls(new, self._node.controls)

@@ -177,6 +177,7 @@ class _Unpacking:
             scan.reverse_ys,
             form=scan.form,
             hint=scan.hint,
+            unrolled=scan.unrolled,
         ).add_to(self._module, graph, name=name, origin=node.origin or (name,))
         new.device = node.device
         graph.set_controls(new, node.controls)

@@ -205,13 +205,7 @@ class _Raising:
         args += [shapes[p] for p in (*(v.first for v in self._states), *self._unchanging())]
         nexts = infer_results(self._module, body.graph, args)
         for variable, following in zip(self._states, nexts, strict=False):
-            first = shapes[variable.first]
-            if not _is_kept(first, following):
-                raise Refusal(
-                    "state-changes-shape",
-                    f"state {variable.at} starts as {first} and continues as {following}",
-                    "Give the initial state the shape that the loop's steps give it.",
-                )
+            check_kept(variable.at, shapes[variable.first], following)
 
     # -- outside -----------------------------------------------------------------------------
 
@@ -343,6 +337,20 @@ def _body_name(node: Node) -> str:
     ref = node.attributes["body"]
     assert isinstance(ref, FunctionRef)
     return ref.name
+
+
+def check_kept(at: int, first: Shape, following: Shape) -> None:
+    """Refuse a state whose shape a step changes: number `at`, its shapes before and after.
+
+    Raises:
+        Refusal: it does.
+    """
+    if not _is_kept(first, following):
+        raise Refusal(
+            "state-changes-shape",
+            f"state {at} starts as {first} and continues as {following}",
+            "Give the initial state the shape that the loop's steps give it.",
+        )
 
 
 def _is_kept(first: Shape, following: Shape) -> bool:

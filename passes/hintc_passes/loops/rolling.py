@@ -9,10 +9,10 @@ import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter
-from hintc.ir import DType, Function, Graph, Module, Node, Port, Scan, producers
+from hintc.ir import Function, Graph, Module, Node, Port, Scan, producers
 from hintc.ir.opdefs import is_stateful
-from hintc.ir.scan import dtype_of
-from hintc_passes.loops.lanes import Chain, Kind, Lane, Lockstep
+from hintc_passes.loops.chain_step import step_function
+from hintc_passes.loops.lanes import Chain, Kind, Lane, Lockstep, steps_in
 from hintc_passes.loops.merging import merge_equal
 from hintc_passes.loops.refusal import Refusal
 
@@ -79,7 +79,9 @@ class _Rolling:
         refusal: Refusal | None = None
         for backwards in (False, True):
             xs = self._inputs(backwards)
-            lockstep = Lockstep(self._body, self._same, [x.lane for x in xs], self._trip)
+            elements = [x.lane for x in xs]
+            steps = steps_in(self._body, self._same, elements)
+            lockstep = Lockstep(steps, self._same, elements, self._trip)
             try:
                 lanes = [y.lane for y in self._outputs(lockstep)]
                 return xs, lockstep.run(lanes), lockstep
@@ -141,6 +143,7 @@ class _Rolling:
             tuple(x.backwards for x in xs),
             tuple(y.backwards for y in self._ys),
             hint=self._hint,
+            unrolled=True,
         ).add_to(module, graph, name=name, origin=origin)
         scan.device = call.device
         graph.set_controls(scan, call.controls)
@@ -182,47 +185,19 @@ class _Rolling:
     def _step_function(
         self, xs: Sequence[_Sequence], states: Sequence[Lane]
     ) -> tuple[Function, list[Port]]:
-        """The step, copied from step 1, which is neither the first nor lacks what is carried."""
-        chain = self._chain
-        at = 1 if self._trip > 1 else 0
-        given = {_at(x.lane, at): f"x_{k}" for k, x in enumerate(xs)}
-        given |= {_at(s, at): f"state_{k}" for k, s in enumerate(states)}
-        fixed = [_at(lane, at) for lane in chain.of_kind(Kind.FIXED)]
-        constant = producers(fixed)
-        invariants = [
-            Port(arg) for arg in self._body.args if arg in constant and Port(arg) not in given
-        ]
-        function = Function(f"{self._function.name}_step")
-        function.add_arg("t", DType.INT32)
-        values: dict[Port, Port] = {}
-        for port, name in given.items():
-            values[port] = Port(function.add_arg(name, dtype_of(port)))
-        for port in invariants:
-            values[port] = Port(function.add_arg(port.node.name, dtype_of(port)))
-        for port, same in self._same.items():  # nodes read equal values under other names
-            if same in values:
-                values[port] = values[same]
-        wanted = [_at(chain.following[s], at) for s in states]
-        wanted += [_at(y.lane, at) for y in self._ys]
-        names = [f"next_{k}" for k in range(len(states))]
-        names += [f"y_{k}" for k in range(len(self._ys))]
-        nodes = self._inside(wanted, values)
-        copies = graft(nodes, function.graph, values)
-        for name, port in zip(names, wanted, strict=True):
-            value = values.get(port) or Port(copies[port.node], port.index)
-            function.graph.add_result(name, value)
-        return function, invariants
-
-    def _inside(self, wanted: Sequence[Port], values: dict[Port, Port]) -> list[Node]:
-        found: dict[Node, None] = {}
-        pending = [p for p in wanted if p not in values]
-        while pending:
-            node = pending.pop().node
-            if node in found:
-                continue
-            found[node] = None
-            pending.extend(p for p in node.operands if p not in values)
-        return [n for n in self._body if n in found]
+        """The step, with what is the same in every step inside; it reads arguments of the call."""
+        fixed = producers(lane[0] for lane in self._chain.of_kind(Kind.FIXED) if lane[0])
+        invariants = [Port(arg) for arg in self._body.args if arg in fixed]
+        return step_function(
+            f"{self._function.name}_step",
+            self._chain,
+            [x.lane for x in xs],
+            states,
+            [y.lane for y in self._ys],
+            invariants,
+            [n for n in self._body.topological() if n in fixed and n.op != "_Arg"],
+            self._same,
+        ), invariants
 
     def _outside(self, wanted: Sequence[Port]) -> dict[Port, Port]:
         """Values of the body that do not change over time, computed where the call was."""
@@ -234,11 +209,7 @@ class _Rolling:
         return {p: values.get(p) or Port(copies[p.node], p.index) for p in wanted}
 
 
-def _at(lane: Lane, step: int) -> Port:
-    port = lane[step]
+def _first(lane: Lane) -> Port:
+    port = lane[0]
     assert port is not None
     return port
-
-
-def _first(lane: Lane) -> Port:
-    return _at(lane, 0)

@@ -1,0 +1,173 @@
+"""Which values of the steps may be carried from one to the next: where `Lockstep` is to start.
+
+Each node gets a label from its op, its attributes and its operands: a value of the same step by
+label, one of the step before as merely that, anything else by identity. Nodes of the same label,
+one in every step, are probably the same part of a step. The first step is matched by hand, since
+it reads initial states where the others read the step before.
+
+This only proposes: what it overlooks stays as it is, what it finds is proved afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+from hintc.ir import Node, Port
+from hintc.ir.opdefs import is_stateful, result_dtypes
+from hintc_passes.loops.lanes import PRODUCTS, Lane
+from hintc_passes.loops.merging import attributes_key
+
+_CARRIED: Hashable = ("carried",)
+
+
+class Proposal:
+    """Lanes of values that a later step reads, in steps with a product of matrices.
+
+    Args:
+        nodes: those that depend on the sequences, topologically, no two equal.
+        step: the step of a value.
+        sequences: the elements, in the order of the steps.
+        same: equal values.
+        readers: what reads a value or its equals.
+        loosely: let ops, attributes and constants differ; for saying what differs.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        step: Callable[[Port], int],
+        sequences: Sequence[Lane],
+        same: Mapping[Port, Port],
+        readers: Mapping[Port, Sequence[Node]],
+        *,
+        loosely: bool = False,
+    ) -> None:
+        self._step, self._same, self._readers, self._loosely = step, same, readers, loosely
+        self._trip = len(sequences[0])
+        self._element = {p: s for s, lane in enumerate(sequences) for p in lane if p is not None}
+        self._numbers: dict[Hashable, int] = {}
+        self._labels: dict[Node, int] = {}
+        self._recurrent: set[int] = set()
+        classes: dict[int, list[Node]] = {}
+        for node in nodes:
+            label = self._label(node)
+            if label is not None:
+                classes.setdefault(label, []).append(node)
+        for members in classes.values():
+            members.sort(key=lambda n: step(Port(n)))
+        self._complete = {k: v for k, v in classes.items() if self._covers(v, 1, self._trip)}
+        self._lagging = {k for k, v in classes.items() if self._covers(v, 1, self._trip - 1)}
+        self._firsts = self._match_first(nodes, sequences)
+
+    def _covers(self, nodes: Sequence[Node], first: int, end: int) -> bool:
+        """One node for each of the steps ``first … end - 1``; step 0 may have one beside."""
+        steps = [self._step(Port(n)) for n in nodes]
+        if first == 1 and steps and steps[0] == 0:
+            steps = steps[1:]
+        return steps == list(range(first, end))
+
+    def _label(self, node: Node) -> int | None:
+        if is_stateful(node) or node.controls:
+            return None
+        now = self._step(Port(node))
+        described = [self._describe(self._same.get(p, p), now) for p in node.operands]
+        if any(d is None for d in described):
+            return None
+        attributes = () if self._loosely else attributes_key(node)
+        key = ("" if self._loosely else node.op, attributes, tuple(described))
+        label = self._labels[node] = self._numbers.setdefault(key, len(self._numbers))
+        carried = any(d == _CARRIED for d in described)
+        inside = (self._labels.get(self._same.get(p, p).node) for p in node.operands)
+        if carried or any(number in self._recurrent for number in inside):
+            self._recurrent.add(label)
+        return label
+
+    def _describe(self, port: Port, now: int) -> Hashable:
+        step = self._step(port)
+        if port in self._element:
+            return ("element", self._element[port], now - step)
+        if step == now:
+            label = self._labels.get(port.node)
+            return None if label is None else ("same", label, port.index)
+        if 0 <= step == now - 1:
+            return _CARRIED
+        if step < 0:
+            return ("fixed",) if self._loosely else ("fixed", port)
+        return None
+
+    # -- the first step ----------------------------------------------------------------------
+
+    def _match_first(self, nodes: Sequence[Node], sequences: Sequence[Lane]) -> dict[Node, Node]:
+        """For nodes of step 1 those of step 0 that play the same role, where there is just one."""
+        ports = {lane[1]: lane[0] for lane in sequences if lane[0] and lane[1]}
+        found: dict[Node, Node] = {}
+        for node in nodes:
+            if self._labels.get(node) not in self._complete or self._step(Port(node)) != 1:
+                continue
+            wanted = [self._in_first(self._same.get(p, p), ports, found) for p in node.operands]
+            anchor = next((p for p in wanted if p is not None and self._step(p) == 0), None)
+            if anchor is None:
+                continue
+            fitting = {
+                n: None for n in self._readers.get(anchor, ()) if self._fits(n, node, wanted)
+            }
+            if len(fitting) == 1:
+                found[node] = next(iter(fitting))
+        return found
+
+    def _in_first(
+        self, port: Port, ports: Mapping[Port, Port], found: Mapping[Node, Node]
+    ) -> Port | None:
+        """What step 0 reads where step 1 reads `port`; None if that cannot be told."""
+        if port in ports:
+            return ports[port]
+        if self._step(port) < 0:
+            return port
+        twin = found.get(port.node)
+        return None if twin is None else Port(twin, port.index)
+
+    def _fits(self, candidate: Node, node: Node, wanted: Sequence[Port | None]) -> bool:
+        if self._step(Port(candidate)) != 0 or not (self._loosely or candidate.op == node.op):
+            return False
+        read = [self._same.get(p, p) for p in candidate.operands]
+        if len(read) != len(wanted) or (
+            not self._loosely and attributes_key(candidate) != attributes_key(node)
+        ):
+            return False
+        return all(
+            w is None or w == r or (self._loosely and self._step(w) < 0)
+            for w, r in zip(wanted, read, strict=True)
+        )
+
+    # -- the result --------------------------------------------------------------------------
+
+    def lanes(self) -> list[Lane]:
+        """Values of every step that the next one reads; none if no step has a product."""
+        found: dict[Lane, None] = {}
+        has_product = False
+        for label, members in self._complete.items():
+            steady = [n for n in members if self._step(Port(n)) > 0]
+            first = self._firsts.get(steady[0])
+            has_product = has_product or steady[0].op in PRODUCTS
+            if label not in self._recurrent or first is None:
+                continue
+            nodes = [first, *steady]
+            for index in self._carried_results(nodes[-2]):
+                found[tuple(Port(n, index) for n in nodes)] = None
+        lagging = (n for n, k in self._labels.items() if k in self._lagging)
+        has_product = has_product or any(n.op in PRODUCTS for n in lagging)
+        return list(found) if has_product else []
+
+    def _carried_results(self, node: Node) -> list[int]:
+        """The results of a node of the last step but one that the last step may need."""
+        now = self._step(Port(node))
+        return [
+            index
+            for index in range(len(result_dtypes(node) or ()))
+            if any(
+                self._trip == 2
+                or self._labels.get(reader) in self._lagging
+                or self._step(Port(reader)) == now + 1
+                for reader in self._readers.get(Port(node, index), ())
+            )
+        ]
