@@ -190,7 +190,7 @@ CASES: dict[str, Case] = {
     "GRU, `reset_after=False`": Case(gru(reset_after=False), _LOOP, "cell-term"),
     "GRU, dynamic time": Case(gru(**SEQUENCE), _LOOP, "cell-term", inputs=_ANY_TIME),
     "GRU, recurrent dropout": Case(gru(dropout=0.3, recurrent_dropout=0.2), _LOOP, "cell-term"),
-    "GRU, `unroll=True`": Case(gru(unroll=True), {}),
+    "GRU, `unroll=True`": Case(gru(unroll=True), {}, "cell-term"),
     "Bidirectional GRU": Case(both_ways(gru(**SEQUENCE)), {WHILE: 2}, "cell-term"),
     "Masking, GRU": Case(chain(masking, gru()), _LOOP, "masked", keras_3={WHILE: 2}),
     "LSTM, GRU of equal width": Case(
@@ -219,7 +219,8 @@ What layers of Keras 2 (`tf_keras`) and Keras 3 become, without hints in the mod
 dynamic batch. *LSTM*, *RNN* and the bidirectional ones are fused kernels, *loop* is a `WHILE`
 without TensorLists. No row needs Flex or a custom operator. Each row is converted in the tests and
 equals Keras within {TOLERANCE:g} at two batch sizes, on two invokes each. The last column is the
-code of the [remark](remarks.md) that says why something is not fused. `make tables` writes this page.
+code of the [remark](remarks.md) that says why something is not fused. `make tables` writes this
+page.
 
 | model | becomes | why not fused |
 |---|---|---|
