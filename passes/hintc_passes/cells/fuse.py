@@ -117,10 +117,18 @@ def _fuse(
     for slot, array in cell.weights.items():
         operands[slot] = _constant(node, slot, array)
     operands.update({slot: scan.states[at] for slot, at in cell.states.items()})
-    results = (*cell.final, *("output" for _ in scan.reverse_ys))
+    _read_first_output(node, scan)
+    results = (*cell.final, *(None if k else "output" for k in range(len(scan.reverse_ys))))
     fusion = Fusion(kernel.op.name, operands, results, cell.attributes)
     scan.with_fusion(fusion).write_to(module, node)
     return f"{cell.description}: {kernel.op.name}."
+
+
+def _read_first_output(node: Node, scan: Scan) -> None:
+    """Who reads a further output, which is h like the first, reads the first; all run forward."""
+    first = len(scan.states)
+    for at in range(first + 1, first + len(scan.reverse_ys)):
+        node.graph.replace_uses(Port(node, at), Port(node, first))
 
 
 def _require_float(scan: Scan) -> None:

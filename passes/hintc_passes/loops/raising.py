@@ -41,7 +41,7 @@ class _Raising:
             module, loop.graph, [p for p in used if dtype_of(p) is not DType.VARIANT]
         )
         self._trip = TripCount(loop, self._shapes)
-        self._states = loop.with_role(Role.STATE)
+        self._states = _live_states(loop)
         self._lasts = [
             LastRow.of(v, self._states, self._trip)
             for v in loop.with_role(Role.LAST_LIST)
@@ -54,7 +54,10 @@ class _Raising:
         self._reads = {Port(item): v for v in loop.with_role(Role.READ_LIST) for item in v.items}
         self._wanted = [source_of(p) for p in wanted]
         self._nodes = self._step_nodes()
-        self._xs = [v for v in loop.with_role(Role.READ_LIST) if v.items]
+        read = {p for n in self._nodes for p in n.operands} | set(self._wanted)
+        self._xs = [
+            v for v in loop.with_role(Role.READ_LIST) if any(Port(n) in read for n in v.items)
+        ]
         self._invariants = [v for v in loop.with_role(Role.INVARIANT) if self._is_read(v.arg)]
 
     def run(self) -> Node:
@@ -99,7 +102,8 @@ class _Raising:
             dtype = dtype_of(self._sequences[variable.at])
             elements[variable.at] = Port(function.add_arg(f"x_{len(elements)}", dtype))
         for port, variable in self._reads.items():
-            values[port] = elements[variable.at]
+            if variable.at in elements:
+                values[port] = elements[variable.at]
         for variables in (self._states, self._invariants):
             for variable in variables:
                 arg = function.add_arg(variable.arg.node.name, dtype_of(variable.arg))
@@ -212,6 +216,25 @@ class _Raising:
             attributes: dict[str, AttributeValue] = {"T": dtype_of(rows)}
             graph.add("Identity", [rows], attributes, name=name, device=device, origin=(name,))
         return before
+
+
+def _live_states(loop: WhileLoop) -> list[Variable]:
+    """The states that a result of the loop depends on; tf.scan carries its outputs for nothing."""
+    states = {v.arg: v for v in loop.with_role(Role.STATE)}
+    pending = [v.next for v in states.values() if loop.graph.uses(Port(loop.node, v.at))]
+    for role in (Role.WRITE_LIST, Role.LAST_LIST):
+        pending += [v.items[0].operands[2] for v in loop.with_role(role)]
+    live = {v.arg for v in states.values() if loop.graph.uses(Port(loop.node, v.at))}
+    seen: set[Node] = set()
+    while pending:
+        port = pending.pop()
+        if port in states and port not in live:
+            live.add(port)
+            pending.append(states[port].next)
+        if port.node not in seen:
+            seen.add(port.node)
+            pending.extend(port.node.operands)
+    return [v for arg, v in states.items() if arg in live]
 
 
 def _body_name(node: Node) -> str:

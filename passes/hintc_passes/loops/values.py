@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -39,15 +39,15 @@ def is_zeros(port: Port) -> bool:
     return array is not None and array.dtype.kind in "fiub" and not np.any(array)
 
 
-def is_unit_step(value: Port, variable: Port) -> bool:
-    """True if `value` is ``variable + 1``."""
+def is_unit_step(value: Port, variable: Port, ones: Collection[Port] = ()) -> bool:
+    """True if `value` is ``variable + 1``, where each of `ones` is known to be 1."""
     value = source_of(value)
     if value.node.op not in ("AddV2", "Add"):
         return False
     left, right = (source_of(p) for p in value.node.operands)
-    return (left == variable and known_int(right) == 1) or (
-        right == variable and known_int(left) == 1
-    )
+    if right == variable:
+        left, right = right, left
+    return left == variable and (right in ones or known_int(right) == 1)
 
 
 def first_dimension_of(port: Port) -> Port | None:

@@ -92,21 +92,25 @@ class WhileLoop:
         ]
         loop = cls(node, graph, cond, body, variables)
         for variable in variables:
-            loop._give_role(variable)
+            if variable.next == variable.arg:
+                variable.role = Role.INVARIANT
+        for variable in variables:
+            if loop._counts(variable):
+                variable.role = Role.INDEX
         for variable in variables:
             if variable.arg.node.attributes.get("T") is DType.VARIANT:
                 loop._give_list_role(variable)
         return loop
 
-    def _give_role(self, variable: Variable) -> None:
-        if variable.next == variable.arg:
-            variable.role = Role.INVARIANT
-        elif (
-            variable.arg.node.attributes.get("T") is DType.INT32
-            and known_int(variable.first) == 0
-            and is_unit_step(variable.next, variable.arg)
+    def _counts(self, variable: Variable) -> bool:
+        """True if the variable is 0, 1, 2, ...; autograph captures the step of a range."""
+        if (
+            variable.arg.node.attributes.get("T") is not DType.INT32
+            or known_int(variable.first) != 0
         ):
-            variable.role = Role.INDEX
+            return False
+        ones = {v.arg for v in self.with_role(Role.INVARIANT) if known_int(v.first) == 1}
+        return is_unit_step(variable.next, variable.arg, ones)
 
     def is_index(self, port: Port) -> bool:
         """True if a value of the body is the number of steps done before this one."""
