@@ -35,7 +35,8 @@ class _Raising:
         node = loop.node
         self._origin = node.origin or (node.name,)
         self._emit = Emitter(loop.graph, node.name, self._origin)
-        self._sequences = sequences_of(loop)
+        rows = [v for v in loop.with_role(Role.INVARIANT) if v.items]
+        self._sequences = sequences_of(loop) | {v.at: v.first for v in rows}
         used = (*loop.node.operands, *map(source_of, self._sequences.values()))
         self._shapes = infer_shapes(
             module, loop.graph, [p for p in used if dtype_of(p) is not DType.VARIANT]
@@ -50,14 +51,13 @@ class _Raising:
         self._writes = [v for v in loop.with_role(Role.WRITE_LIST) if v.ends]
         self._writes += [last.variable for last in self._lasts if last.state is None]
         wanted = [v.next for v in self._states] + [v.items[0].operands[2] for v in self._writes]
-        # an element is read once for each TensorListGetItem, however many there are
-        self._reads = {Port(item): v for v in loop.with_role(Role.READ_LIST) for item in v.items}
+        # an element is read once, however many nodes take it
+        given = [*loop.with_role(Role.READ_LIST), *rows]
+        self._reads = {Port(item): v for v in given for item in v.items}
         self._wanted = [source_of(p) for p in wanted]
         self._nodes = self._step_nodes()
         read = {p for n in self._nodes for p in n.operands} | set(self._wanted)
-        self._xs = [
-            v for v in loop.with_role(Role.READ_LIST) if any(Port(n) in read for n in v.items)
-        ]
+        self._xs = [v for v in given if any(Port(n) in read for n in v.items)]
         self._invariants = [v for v in loop.with_role(Role.INVARIANT) if self._is_read(v.arg)]
 
     def run(self) -> Node:

@@ -37,7 +37,7 @@ class Variable:
         next: its next value in the body, behind Identity nodes.
         role: what it is for.
         items: for a read list its TensorListGetItem nodes; for a written one the one
-            TensorListSetItem.
+            TensorListSetItem; for an invariant the nodes that take its row at the index.
         ends: for a written list the TensorListStack nodes that read its final value.
     """
 
@@ -100,6 +100,9 @@ class WhileLoop:
         for variable in variables:
             if variable.arg.node.attributes.get("T") is DType.VARIANT:
                 loop._give_list_role(variable)
+            elif variable.role is Role.INVARIANT:
+                taken = (reader for reader, slot in readers(body, variable.arg) if slot == 0)
+                variable.items += [node for node in taken if loop._takes_row(node)]
         return loop
 
     def _counts(self, variable: Variable) -> bool:
@@ -116,6 +119,23 @@ class WhileLoop:
         """True if a value of the body is the number of steps done before this one."""
         port = source_of(port)
         return any(v.arg == port and v.role is Role.INDEX for v in self.variables)
+
+    def _takes_row(self, node: Node) -> bool:
+        """True for ``x[t]``, written as a slice or a gather."""
+        if node.op == "GatherV2":
+            plain = not node.attributes.get("batch_dims") and known_int(node.operands[2]) == 0
+            return plain and self.is_index(node.operands[1])
+        if node.op != "StridedSlice" or node.attributes.get("shrink_axis_mask") != 1:
+            return False
+        kinds = ("begin", "end", "ellipsis", "new_axis")
+        begin = source_of(node.operands[1]).node
+        return (
+            not any(node.attributes.get(f"{kind}_mask") for kind in kinds)
+            and begin.op == "Pack"
+            and len(begin.operands) == 1
+            and self.is_index(begin.operands[0])
+            and known_int(node.operands[3]) == 1
+        )
 
     def _give_list_role(self, variable: Variable) -> None:
         if variable.role is Role.INVARIANT:
