@@ -42,7 +42,8 @@ class Report:
             ``"lower"``, ``"convert"``, ``"check"``.
         ops_before: op -> how often, in the source graph with its function bodies.
         ops_after: the same of the lowered graph.
-        fused_ops: fused op -> how many calls of it the lowered graph has.
+        fused_ops: fused op -> how many calls of it the lowered graph has; after `convert`, no
+            more than the model has kernels.
         operators: TFLite operator -> how often; empty before `convert`.
         sizes: bytes: ``"source"``, ``"lowered"`` (serialised GraphDefs), ``"tflite"``.
         errors: output -> largest absolute difference from the source model; empty if not checked.

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import hintc
+import recurrences
 import small_models
 from hintc.convert.count import count_fused_ops
 from hintc.errors import EquivalenceError, HintcError
@@ -20,6 +21,7 @@ from hintc.registry import isolated, register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc.runtime.interpreter import Interpreter, run
+from hintc.tflite import handoff
 
 v1 = tf.compat.v1
 X = np.random.default_rng(1).standard_normal((5, 3)).astype(np.float32)
@@ -254,6 +256,28 @@ def test_timings_cover_all_stages() -> None:
     assert list(report.timings) == ["read", "pass break", "lower", "convert"]
     assert report.sizes.keys() == {"source", "lowered", "tflite"}
     assert report.operators
+
+
+def test_the_report_says_when_a_fused_call_does_not_reach_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stock = handoff._stock_converter()
+
+    class Inlining(stock):  # type: ignore[misc, valid-type]
+        def _optimize_tf_model(self, graph_def: Any, *_: Any) -> Any:
+            for function in graph_def.library.function:
+                function.attr.pop("_implements", None)
+            return graph_def
+
+    graph_def, outputs = recurrences.dynamic_rnn_model(lengths=False)
+    fused = hintc.convert(graph_def, outputs=outputs).report
+    assert fused.fused_ops == {"UNIDIRECTIONAL_SEQUENCE_LSTM": 1}
+    monkeypatch.setattr(handoff, "_stock_converter", lambda: Inlining)
+    report = hintc.convert(graph_def, outputs=outputs).report
+    assert report.fused_ops == {}
+    assert "WHILE" in report.operators
+    (lost,) = [r for r in report.not_fused if r.code == "fused-call-lost"]
+    assert "calls it 1 times, the model has it 0 times" in lost.reason
 
 
 def test_fused_ops_are_counted_where_they_are_called() -> None:

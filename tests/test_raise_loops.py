@@ -283,9 +283,13 @@ REFUSED: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
             lambda t, h: tf.reduce_sum(h) < 10.0, lambda t, h: (t + 1, h + x[0]), [0, x[0]]
         ),
     ),
-    "backwards": (
+    "doubling": (
         "loop-condition",
-        lambda x: tf.while_loop(lambda t, h: t > 0, lambda t, h: (t - 1, h + x[t]), [3, x[0]]),
+        lambda x: tf.while_loop(lambda t, h: t < 9, lambda t, h: (t * 2, h + x[0]), [1, x[0]]),
+    ),
+    "away from the bound": (
+        "loop-condition",
+        lambda x: tf.while_loop(lambda t, h: t < 9, lambda t, h: (t - 1, h + x[0]), [3, x[0]]),
     ),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from hintc.graphdef import lower
 from hintc.instrument import Instrument
 from hintc.ops import Target
 from hintc.pipeline import PassPipeline, Step
+from hintc.remark import PassReport
 from hintc.report import Report
 from hintc.source import SourceModel, read_source
 from hintc.tflite.handoff import to_tflite_model
@@ -156,6 +157,7 @@ def convert(
         )
     tflite = with_source_keys(legalized.tflite, compiled.source)
     report.operators = dict(op_counts(tflite).most_common())
+    _count_kernels(report, legalized.lowered)
     report.sizes["tflite"] = len(tflite)
     report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
     if feeds:
@@ -198,6 +200,32 @@ def _compile(
     report.fused_ops = count_fused_ops(graph_def)
     report.sizes["lowered"] = graph_def.ByteSize()
     return Compiled(graph_def, module, report, source.inputs, source.outputs, source)
+
+
+def _count_kernels(report: Report, kernels: Mapping[str, int]) -> None:
+    """Corrects the fused ops by the kernels that the model really has, and says where they differ.
+
+    Fused calls stay right if the converter inlines them, but they are loops then.
+    """
+    for op, calls in list(report.fused_ops.items()):
+        found = kernels.get(op, 0)
+        if found >= calls:
+            continue
+        report.add_pass("legalize", _lost_calls(op, calls, found))
+        report.fused_ops[op] = found
+    report.fused_ops = {op: calls for op, calls in report.fused_ops.items() if calls}
+
+
+def _lost_calls(op: str, calls: int, found: int) -> PassReport:
+    lost = PassReport()
+    lost.refused(
+        "fused-call-lost",
+        op,
+        f"the lowered graph calls it {calls} times, the model has it {found} times",
+        "TensorFlow's converter removed a call as unused or equal to another, or inlined it; "
+        "with an untested TensorFlow version, please report this.",
+    )
+    return lost
 
 
 @contextmanager

@@ -7,7 +7,8 @@ package, and the registry imports its modules.
 # Stubs first: what they stand for must be there before anything else looks. Then calls: what is
 # inside a function is seen only when it is in line. Hints are collected before loops are raised,
 # because a hint says where a step begins and ends. Lengths are peeled before cells are split: the
-# masks cover all cells of a loop at once.
+# masks cover all cells of a loop at once. Dead code goes before loops are raised too: a sequence
+# that nobody reads would be one that a kernel has to give.
 DEFAULT_PIPELINE = ",".join(
     (
         "import-stubs",
@@ -15,6 +16,7 @@ DEFAULT_PIPELINE = ",".join(
         "remove-training-nodes",
         "fold-constants",
         "collect-hints",
+        "eliminate-dead-code",
         "raise-loops",
         "reroll-chains",
         "peel-lengths",
@@ -22,6 +24,7 @@ DEFAULT_PIPELINE = ",".join(
         "fuse-lstm",
         "fuse-rnn",
         "fuse-hints",
+        "hoist-inputs",
         "choose-form",
         "inline-functions",
         "fold-constants",

@@ -1,10 +1,11 @@
 """raise-loops: functional loops that step through time become Scans.
 
-Recognises While and StatelessWhile whose condition is ``index < bound`` (several joined by And),
-where each variable of the loop is an index that counts 0, 1, 2, …, a TensorList read or written
-at the index, a value that never changes, or a carried state. The lists disappear: the Scan reads
-the tensor behind a list and gives the stacked rows; a list of one row that every step overwrites
-becomes the last row. States that provably stay equal are carried once.
+Recognises While and StatelessWhile that count up or down to a bound (several bounds joined by
+And), where each variable of the loop is a counter, a TensorList, a value that never changes, or a
+carried state. A row that a step takes from a list or an unchanging tensor, in order or from the
+end, comes from a sequence of the Scan; the lists that steps write are its outputs. A list of one
+row that every step overwrites becomes the last row. States that provably stay equal are carried
+once.
 
 Refuses, with a remark, and leaves the loop alone: loops whose number of steps is not known when
 they start, lists used in any other way, side effects, states that change their shape.

@@ -5,39 +5,79 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from hintc.ir import Port, Shape
+from hintc_passes.loops.dimensions import dimension
+from hintc_passes.loops.linear import STEP, Atom, Linear, linear
 from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import first_dimension_of, known_int, source_of
+from hintc_passes.loops.values import dimension_of, source_of
 
-Atom = tuple[str, Port | int]
-"""A bound that is compared by equality: a constant, a first dimension, or any other value."""
-_REMEDY = "A loop becomes a Scan if it counts from 0 in steps of 1 up to a fixed bound."
+_COMPARISONS = {
+    "Less": (0, 1, 0),
+    "LessEqual": (0, 1, 1),
+    "Greater": (1, 0, 0),
+    "GreaterEqual": (1, 0, 1),
+}
+"""Op -> (operand that is less, operand that is greater, 1 if they may be equal)."""
+_REMEDY = "A loop becomes a Scan if it counts in equal steps up or down to a fixed bound."
 
 
-def upper_bounds(
-    condition: Port, is_index: Callable[[Port], bool], outside: Callable[[Port], Port | None]
-) -> list[Port]:
-    """Ports (outside the loop, or constants of the condition) that an index must stay below.
+class Sizes:
+    """Integer scalars outside a loop as linear forms of dimensions and other values.
+
+    Args:
+        shapes: static shapes of values whose dimensions occur.
+    """
+
+    def __init__(self, shapes: Mapping[Port, Shape]) -> None:
+        self._shapes = shapes
+        self.ports: dict[Atom, Port] = {}
+        """The value that each atom is."""
+
+    def form(self, port: Port) -> Linear:
+        """A value as a linear form."""
+        found = linear(port, self._leaf)
+        assert found is not None
+        return found
+
+    def length(self, of: Port, axis: int = 0) -> Linear:
+        """A dimension of a value."""
+        of = source_of(of)
+        dims = self._shapes.get(of, Shape(None)).dims
+        if dims and axis < len(dims) and dims[axis] >= 0:
+            return Linear(dims[axis])
+        found = dimension(of, axis)
+        return Linear(found) if isinstance(found, int) else Linear.of(("dimension", found))
+
+    def _leaf(self, port: Port) -> Linear:
+        of = dimension_of(port)
+        form = Linear.of(("value", port)) if of is None else self.length(*of)
+        for atom in form.terms:
+            self.ports.setdefault(atom, port)
+        return form
+
+
+def upper_bounds(condition: Port, form: Callable[[Port], Linear | None]) -> list[Linear]:
+    """Numbers of steps, none of which the loop may exceed.
 
     Args:
         condition: the result of the condition function.
-        is_index: true for its arguments that count 0, 1, 2, …
-        outside: the value outside that an unchanging argument stands for.
+        form: a value of the condition in terms of the step and of values outside the loop.
 
     Raises:
-        Refusal: the condition is not a conjunction of ``index < bound``.
+        Refusal: the condition is not a conjunction of bounds for something that counts.
     """
     node = source_of(condition).node
     if node.op == "LogicalAnd":
-        return [
-            bound for operand in node.operands for bound in upper_bounds(operand, is_index, outside)
-        ]
-    if node.op in ("Less", "Greater"):
-        index, bound = (source_of(p) for p in node.operands)
-        if node.op == "Greater":
-            index, bound = bound, index
-        found = bound if known_int(bound) is not None else outside(bound)
-        if is_index(index) and found is not None:
-            return [found]
+        return [bound for operand in node.operands for bound in upper_bounds(operand, form)]
+    if node.op in _COMPARISONS:
+        less, greater, equal = _COMPARISONS[node.op]
+        low, high = form(node.operands[less]), form(node.operands[greater])
+        if low is not None and high is not None:
+            room = high - low + Linear(equal)
+            stride, rest = -room.factor(STEP), room.without(STEP)
+            if stride == 1:
+                return [rest]
+            if stride > 1 and rest.is_constant:
+                return [Linear(-(-rest.constant // stride))]
     raise Refusal(
         "loop-condition",
         f"the loop goes on while a {node.op} holds that is not index < bound",
@@ -49,61 +89,44 @@ class Bounds:
     """The least of some bounds, symbolically.
 
     Args:
-        ports: the bounds.
-        shapes: static shapes of values whose first dimension occurs.
+        forms: the bounds.
+        sizes: reads values outside the loop.
     """
 
-    def __init__(self, ports: Sequence[Port], shapes: Mapping[Port, Shape]) -> None:
-        self._shapes = shapes
-        self._ports: dict[Atom, Port] = {}
+    def __init__(self, forms: Sequence[Linear], sizes: Sizes) -> None:
+        self._sizes = sizes
+        self._forms: list[Linear] = []
         self._larger: list[Port] = []
-        for port in ports:
-            self._take(port)
+        for form in forms:
+            self._take(form)
         self.open = [m for m in self._larger if not self._absorbed(m)]
         """``Maximum`` bounds that no other bound makes redundant."""
 
-    def _take(self, port: Port) -> None:
-        port = source_of(port)
-        if port.node.op == "Minimum":
-            for operand in port.node.operands:
-                self._take(operand)
-        elif port.node.op == "Maximum":
-            self._larger.append(port)
-        else:
-            self._ports.setdefault(self.atom(port), port)
+    def _take(self, form: Linear) -> None:
+        node = self._single(form)
+        if node is not None and node.node.op == "Minimum":
+            for operand in node.node.operands:
+                self._take(self._sizes.form(operand))
+        elif node is not None and node.node.op == "Maximum":
+            self._larger.append(node)
+        elif form not in self._forms:
+            self._forms.append(form)
+
+    def _single(self, form: Linear) -> Port | None:
+        """The value that the form is, if it is one value."""
+        if form.constant or list(form.terms.values()) != [1]:
+            return None
+        (atom,) = form.terms
+        return source_of(self._sizes.ports[atom]) if atom[0] == "value" else None
 
     def _absorbed(self, maximum: Port) -> bool:
         """``min(a, max(a, b)) == a``."""
-        return any(self.atom(p) in self._ports for p in maximum.node.operands)
+        return any(self._sizes.form(p) in self._forms for p in maximum.node.operands)
 
-    def atom(self, port: Port) -> Atom:
-        """What a bound is compared by."""
-        port = source_of(port)
-        value = known_int(port)
-        if value is not None:
-            return "constant", value
-        of = first_dimension_of(port)
-        if of is None:
-            return "value", port
-        return self.length(of)
-
-    def length(self, of: Port) -> Atom:
-        """The first dimension of a value, as an atom."""
-        of = source_of(of)
-        dims = self._shapes.get(of, Shape(None)).dims
-        if dims and dims[0] >= 0:
-            return "constant", dims[0]
-        return "length", of
-
-    def least(self) -> tuple[Atom, Port] | None:
-        """The one atom that all bounds reduce to, leaving `open` aside; None if there are more."""
-        constants = [a for a in self._ports if a[0] == "constant"]
-        others = [a for a in self._ports if a[0] != "constant"]
-        if others and (constants or len(others) > 1):
-            return None
+    def least(self) -> Linear | None:
+        """The one form that all bounds reduce to, leaving `open` aside; None if there are more."""
+        constants = [form for form in self._forms if form.is_constant]
+        others = [form for form in self._forms if not form.is_constant]
         if others:
-            return others[0], self._ports[others[0]]
-        if not constants:
-            return None
-        least = min(constants, key=lambda a: a[1] if isinstance(a[1], int) else 0)
-        return least, self._ports[least]
+            return None if constants or len(others) > 1 else others[0]
+        return min(constants, key=lambda form: form.constant, default=None)

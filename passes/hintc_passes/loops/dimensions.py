@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hintc.graphdef.emit import known_array
 from hintc.ir import Port, Tensor
-from hintc_passes.loops.values import known_int, source_of
+from hintc_passes.loops.values import dimension_of, known_int, source_of
 
 Dimension = int | tuple[Port, int]
 """A size, or the dimension of that number of a value."""
@@ -24,6 +24,12 @@ _DEPTH = 60
 def same_shape(one: Port, other: Port, rank: int) -> bool:
     """True if two values of this rank provably have the same shape at run time."""
     return _dimensions(one, rank, _DEPTH) == _dimensions(other, rank, _DEPTH)
+
+
+def dimension(port: Port, axis: int) -> Dimension:
+    """One dimension of a value, followed back as far as it is provably the same."""
+    found = _dimensions(port, axis + 1, _DEPTH)
+    return found[axis] if axis < len(found) else (source_of(port), axis)
 
 
 def _dimensions(port: Port, rank: int, depth: int) -> tuple[Dimension, ...]:
@@ -78,16 +84,12 @@ def _of_fill(port: Port, rank: int, depth: int) -> tuple[Dimension, ...] | None:
 
 def _of_element(size: Port, depth: int) -> Dimension:
     """The dimension that a scalar is: ``Shape(x)[n]``, or no other's."""
-    node = size.node
-    masks = ("begin_mask", "ellipsis_mask", "new_axis_mask")
-    if node.op == "StridedSlice" and node.attributes.get("shrink_axis_mask") == 1:
-        shape, axis = source_of(node.operands[0]).node, known_int(node.operands[1])
-        plain = not any(node.attributes.get(mask) for mask in masks)
-        if plain and shape.op == "Shape" and axis is not None and axis >= 0:
-            found = _dimensions(shape.operands[0], axis + 1, depth - 1)
-            if axis < len(found):
-                return found[axis]
-    return size, -1
+    found = dimension_of(size)
+    if found is None:
+        return size, -1
+    of, axis = found
+    dims = _dimensions(of, axis + 1, depth - 1)
+    return dims[axis] if axis < len(dims) else (size, -1)
 
 
 def _of_product(port: Port, rank: int, depth: int) -> tuple[Dimension, ...] | None:

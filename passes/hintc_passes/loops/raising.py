@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter
-from hintc.graphdef.shapes import infer_results, infer_shapes
-from hintc.ir import AttributeValue, DType, Function, FunctionRef, Module, Node, Port, Scan, Shape
+from hintc.graphdef.shapes import infer_results
+from hintc.ir import (
+    AttributeValue,
+    DType,
+    Function,
+    FunctionRef,
+    Graph,
+    Module,
+    Node,
+    Port,
+    Scan,
+    Shape,
+)
 from hintc.ir.scan import dtype_of
 from hintc_passes.loops.equal_states import merge_states
 from hintc_passes.loops.last_row import LastRow
+from hintc_passes.loops.linear import STEP, known_scalar
 from hintc_passes.loops.refusal import Refusal
+from hintc_passes.loops.rows import Rows, is_reversed, rows_read
 from hintc_passes.loops.trip_count import TripCount, sequences_of
-from hintc_passes.loops.values import source_of, sweep
-from hintc_passes.loops.while_loop import Role, Variable, WhileLoop
+from hintc_passes.loops.values import readers, source_of, sweep
+from hintc_passes.loops.while_loop import Role, Variable, WhileLoop, bad_list
 
 
 def raise_loop(module: Module, loop: WhileLoop) -> Node:
@@ -35,13 +50,7 @@ class _Raising:
         node = loop.node
         self._origin = node.origin or (node.name,)
         self._emit = Emitter(loop.graph, node.name, self._origin)
-        rows = [v for v in loop.with_role(Role.INVARIANT) if v.items]
-        self._sequences = sequences_of(loop) | {v.at: v.first for v in rows}
-        used = (*loop.node.operands, *map(source_of, self._sequences.values()))
-        self._shapes = infer_shapes(
-            module, loop.graph, [p for p in used if dtype_of(p) is not DType.VARIANT]
-        )
-        self._trip = TripCount(loop, self._shapes)
+        self._trip = TripCount(loop)
         self._states = _live_states(loop)
         self._lasts = [
             LastRow.of(v, self._states, self._trip)
@@ -49,16 +58,26 @@ class _Raising:
             if v.ends
         ]
         self._writes = [v for v in loop.with_role(Role.WRITE_LIST) if v.ends]
+        self._reverse_ys = [self._is_written_backwards(v) for v in self._writes]
+        self._lengths = {v.at: self._trip.longer(v) for v in self._writes}
         self._writes += [last.variable for last in self._lasts if last.state is None]
+        self._reverse_ys += [False] * (len(self._writes) - len(self._reverse_ys))
         wanted = [v.next for v in self._states] + [v.items[0].operands[2] for v in self._writes]
-        # an element is read once, however many nodes take it
-        given = [*loop.with_role(Role.READ_LIST), *rows]
-        self._reads = {Port(item): v for v in given for item in v.items}
+        self._reads = rows_read(loop, self._trip)
         self._wanted = [source_of(p) for p in wanted]
         self._nodes = self._step_nodes()
-        read = {p for n in self._nodes for p in n.operands} | set(self._wanted)
-        self._xs = [v for v in given if any(Port(n) in read for n in v.items)]
+        self._xs = list(dict.fromkeys(self._reads[p] for p in self._rows_needed()))
+        inside = set(self._nodes)
+        self._lists = [v for v in loop.with_role(Role.READ_LIST) if inside.intersection(v.items)]
         self._invariants = [v for v in loop.with_role(Role.INVARIANT) if self._is_read(v.arg)]
+        self._counters = [v for v in loop.with_role(Role.COUNTER) if self._is_read(v.arg)]
+        self._sources = sequences_of(loop)
+
+    def _is_written_backwards(self, variable: Variable) -> bool:
+        reverse = is_reversed(self._loop.form(variable.items[0].operands[1]), self._trip.form)
+        if reverse is None:
+            raise bad_list(variable, "it is not written at the index of the step")
+        return reverse
 
     def run(self) -> Node:
         body = self._body()
@@ -67,18 +86,18 @@ class _Raising:
         scan = Scan(
             self._module.add_function(body).name,
             trip,
-            tuple(self._sequence(v, trip) for v in self._xs),
+            tuple(self._sequence(rows, trip) for rows in self._xs),
             tuple(v.first for v in self._states),
-            tuple(v.first for v in self._invariants),
-            (False,) * len(self._xs),
-            (False,) * len(self._writes),
+            tuple(self._unchanging()),
+            tuple(rows.reverse for rows in self._xs),
+            tuple(self._reverse_ys),
         )
         return self._replace(scan)
 
     # -- the step ----------------------------------------------------------------------------
 
     def _step_nodes(self) -> list[Node]:
-        """Nodes of the body that states and rows need, without reads of lists and counting."""
+        """Nodes of the body that states and outputs need, without reads of rows and counting."""
         found: dict[Node, None] = {}
         pending = [p for p in self._wanted if p not in self._reads]
         while pending:
@@ -86,45 +105,88 @@ class _Raising:
             if port in self._reads or port.node in found:
                 continue
             found[port.node] = None
-            pending.extend(port.node.operands)
+            is_pick = port.node.op == "TensorListGetItem"
+            pending.extend(port.node.operands[1:2] if is_pick else port.node.operands)
         return [n for n in self._loop.body if n in found and n.op != "_Arg"]
+
+    def _rows_needed(self) -> Iterator[Port]:
+        """The rows that a step reads, in the order of the body's nodes."""
+        read = {p for n in self._nodes for p in n.operands} | set(self._wanted)
+        return (Port(n) for n in self._loop.body if Port(n) in read and Port(n) in self._reads)
 
     def _is_read(self, arg: Port) -> bool:
         inside = set(self._nodes)
         return arg in self._wanted or any(use.node in inside for use in self._loop.body.uses(arg))
 
+    def _unchanging(self) -> list[Port]:
+        """Operands of the Scan that every step reads unchanged."""
+        found = [v.first for v in self._invariants]
+        found += [self._sources[v.at] for v in self._lists]
+        return found + [v.first for v in self._counters if known_scalar(v.first) is None]
+
     def _body(self) -> Function:
         function = Function(f"{_body_name(self._loop.node)}_step")
         t = Port(function.add_arg("t", DType.INT32))
-        values = {v.arg: t for v in self._loop.with_role(Role.INDEX)}
-        elements: dict[int, Port] = {}
-        for variable in self._xs:
-            dtype = dtype_of(self._sequences[variable.at])
-            elements[variable.at] = Port(function.add_arg(f"x_{len(elements)}", dtype))
-        for port, variable in self._reads.items():
-            if variable.at in elements:
-                values[port] = elements[variable.at]
+        args = {
+            rows: Port(function.add_arg(f"x_{k}", dtype_of(rows.source)))
+            for k, rows in enumerate(self._xs)
+        }
+        values = {port: args[rows] for port, rows in self._reads.items() if rows in args}
         for variables in (self._states, self._invariants):
             for variable in variables:
                 arg = function.add_arg(variable.arg.node.name, dtype_of(variable.arg))
                 values[variable.arg] = Port(arg)
+        picks = self._add_lists(function, values)
+        self._add_counters(function, t, values)
         copies = graft(self._nodes, function.graph, values)
+        for item in picks:
+            values[Port(item)] = _as_gather(function.graph, copies[item])
         for at, port in enumerate(self._wanted):
             kind = "next" if at < len(self._states) else "y"
             value = values.get(port) or Port(copies[port.node], port.index)
             function.graph.add_result(f"{kind}_{at}", value)
         return function
 
+    def _add_lists(self, function: Function, values: dict[Port, Port]) -> list[Node]:
+        """Arguments for lists of which a step reads other rows than its own; the nodes that do."""
+        picks = []
+        for variable in self._lists:
+            dtype = dtype_of(self._sources[variable.at])
+            whole = Port(function.add_arg(variable.arg.node.name, dtype))
+            for item in variable.items:
+                if Port(item) not in self._reads:
+                    values |= dict.fromkeys((item.operands[0], item.operands[2]), whole)
+                    picks.append(item)
+        return [item for item in picks if item in set(self._nodes)]
+
+    def _add_counters(self, function: Function, t: Port, values: dict[Port, Port]) -> None:
+        """What each counter is in terms of the index of the step."""
+        emit = Emitter(function.graph, "", ())
+        for variable in self._counters:
+            stride, value = variable.counts.factor(STEP), t
+            name, first = variable.arg.node.name, known_scalar(variable.first)
+            if stride != 1:
+                factor = emit.constant(np.int32(stride), f"{name}/stride")
+                value = emit.binary("Mul", value, factor, f"{name}/offset")
+            if first is None:
+                value = emit.add(value, Port(function.add_arg(name, DType.INT32)), f"{name}/value")
+            elif first:
+                value = emit.add(value, emit.constant(np.int32(first), f"{name}/first"), name)
+            values[variable.arg] = value
+
     def _check_state_shapes(self, body: Function) -> None:
         """A state that grows (by broadcasting, say) is no state of a Scan."""
+        shapes = self._loop.shapes
         args = [Shape(())]
-        for variable in self._xs:
-            dims = self._shapes[source_of(self._sequences[variable.at])].dims
-            args.append(Shape(dims[1:] if dims else None))
-        args += [self._shapes[v.first] for v in (*self._states, *self._invariants)]
+        for rows in self._xs:
+            dims = shapes[rows.source].dims
+            args.append(
+                Shape(None if dims is None else (*dims[: rows.axis], *dims[rows.axis + 1 :]))
+            )
+        args += [shapes[p] for p in (*(v.first for v in self._states), *self._unchanging())]
         nexts = infer_results(self._module, body.graph, args)
         for variable, following in zip(self._states, nexts, strict=False):
-            first = self._shapes[variable.first]
+            first = shapes[variable.first]
             if not _is_kept(first, following):
                 raise Refusal(
                     "state-changes-shape",
@@ -134,18 +196,26 @@ class _Raising:
 
     # -- outside -----------------------------------------------------------------------------
 
-    def _sequence(self, variable: Variable, trip: Port) -> Port:
-        """The tensor that the list was made from, cut to the number of steps if need be."""
-        sequence = self._sequences[variable.at]
-        if self._trip.covers(sequence):
+    def _sequence(self, rows: Rows, trip: Port) -> Port:
+        """The tensor that is read row by row, time first, cut to the steps if need be."""
+        sequence, emit = rows.source, self._emit
+        name = f"x_{self._xs.index(rows)}"
+        covered = self._trip.covers(sequence, rows.axis)
+        if rows.axis:
+            rank = self._loop.shapes[sequence].rank
+            assert rank is not None
+            order = [rows.axis, *(axis for axis in range(rank) if axis != rows.axis)]
+            perm = emit.constant(np.array(order, np.int32), f"{name}/perm")
+            attributes: dict[str, AttributeValue] = {"T": dtype_of(sequence), "Tperm": DType.INT32}
+            sequence = emit.node("Transpose", [sequence, perm], attributes, f"{name}/time_major")
+        if covered:
             return sequence
-        emit = self._emit
         begin, stride = (emit.constant(np.array([n], np.int32)) for n in (0, 1))
         return emit.node(
             "StridedSlice",
             [sequence, begin, emit.pack([trip]), stride],
             {"T": dtype_of(sequence), "Index": DType.INT32},
-            f"x_{variable.at}",
+            name,
         )
 
     def _replace(self, scan: Scan) -> Node:
@@ -175,21 +245,31 @@ class _Raising:
             if variable.at in outputs:
                 rows = self._padded(variable, outputs[variable.at], scan.trip_count)
                 for end in variable.ends:
-                    left += self._replace_stack(end, rows)
+                    left += self._replace_end(end, rows)
         graph.replace_control_uses(old, [node])
         sweep(graph, [*left, old])
         return node
 
     def _replace_final(self, variable: Variable, scan: Scan, node: Node) -> None:
         old = Port(self._loop.node, variable.at)
-        if variable.role is Role.INVARIANT:
+        is_list = variable.role is Role.READ_LIST and readers(self._graph, old)
+        if variable.role is Role.INVARIANT or is_list:
             self._graph.replace_uses(old, variable.first)
-        elif variable.role is Role.INDEX:
-            self._graph.replace_uses(old, scan.trip_count)
+        elif variable.role is Role.COUNTER and self._graph.uses(old):
+            self._graph.replace_uses(old, self._final_count(variable, scan.trip_count))
+
+    def _final_count(self, variable: Variable, trip: Port) -> Port:
+        emit, name = self._emit, f"count_{variable.at}"
+        stride = variable.counts.factor(STEP)
+        if stride != 1:
+            trip = emit.binary("Mul", trip, emit.constant(np.int32(stride)), f"{name}/offset")
+        if known_scalar(variable.first) == 0:
+            return trip
+        return emit.add(trip, variable.first, name)
 
     def _padded(self, variable: Variable, rows: Port, trip: Port) -> Port:
         """Rows of a list that the loop does not reach are zeros."""
-        length = self._trip.longer(variable)
+        length = self._lengths.get(variable.at)
         if length is None:
             return rows
         emit, name = self._emit, f"y_{variable.at}"
@@ -197,6 +277,17 @@ class _Raising:
         rest = emit.tail(emit.shape(rows, f"{name}/shape"), f"{name}/row_shape")
         dims = emit.concat([missing, rest], f"{name}/pad_shape")
         return emit.concat([rows, emit.fill(dims, dtype_of(rows), f"{name}/pad")], name)
+
+    def _replace_end(self, end: Node, rows: Port) -> list[Node]:
+        """What reads the written list after the loop reads the Scan's output."""
+        if end.op == "TensorListStack":
+            return self._replace_stack(end, rows)
+        emit, name = self._emit, end.name
+        if end.op == "TensorListLength":
+            value = emit.element(emit.shape(rows, f"{name}/shape"), 0, name)
+        else:
+            value = emit.gather(rows, end.operands[1], name)
+        return self._replace_stack(end, value)
 
     def _replace_stack(self, stack: Node, rows: Port) -> list[Node]:
         """The stacked list is the Scan's output; the nodes that made it are returned.
@@ -218,13 +309,21 @@ class _Raising:
         return before
 
 
+def _as_gather(graph: Graph, item: Node) -> Port:
+    """The row that a TensorListGetItem, whose list is a tensor now, takes."""
+    row = Emitter(graph, "", item.origin).gather(item.operands[0], item.operands[1], item.name)
+    graph.replace_uses(Port(item), row)
+    graph.remove(item)
+    return row
+
+
 def _live_states(loop: WhileLoop) -> list[Variable]:
     """The states that a result of the loop depends on; tf.scan carries its outputs for nothing."""
     states = {v.arg: v for v in loop.with_role(Role.STATE)}
-    pending = [v.next for v in states.values() if loop.graph.uses(Port(loop.node, v.at))]
+    live = {v.arg for v in states.values() if loop.graph.uses(Port(loop.node, v.at))}
+    pending = [states[arg].next for arg in live]
     for role in (Role.WRITE_LIST, Role.LAST_LIST):
         pending += [v.items[0].operands[2] for v in loop.with_role(role)]
-    live = {v.arg for v in states.values() if loop.graph.uses(Port(loop.node, v.at))}
     seen: set[Node] = set()
     while pending:
         port = pending.pop()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from hintc.graft import graft
 from hintc.graphdef.emit import Emitter, known_array
-from hintc.ir import Port, Shape, producers
-from hintc.ir.opdefs import is_stateful
+from hintc.ir import Port
 from hintc_passes.loops.bounds import Bounds, upper_bounds
+from hintc_passes.loops.linear import Linear
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.values import is_zeros, known_int, readers, source_of
-from hintc_passes.loops.while_loop import Role, Variable, WhileLoop
+from hintc_passes.loops.while_loop import Role, Variable, WhileLoop, bad_list
 
 _SELECTS = ("Select", "SelectV2")
 
@@ -26,81 +23,75 @@ def sequences_of(loop: WhileLoop) -> dict[int, Port]:
 class TripCount:
     """The trip count of a loop.
 
-    Args:
-        loop: the loop.
-        shapes: static shapes of the sequences it reads and of other values its bounds look at.
-
     Attributes:
-        atom: the trip count, comparable.
+        form: the trip count in terms of values outside the loop; negative means no steps.
 
     Raises:
         Refusal: the count is not known before the loop starts.
     """
 
-    def __init__(self, loop: WhileLoop, shapes: Mapping[Port, Shape]) -> None:
+    def __init__(self, loop: WhileLoop) -> None:
         self._loop = loop
         result = loop.cond.results[0].operands[0]
-        self._bounds = Bounds(upper_bounds(result, self._is_index, self._outside), shapes)
-        least = self._bounds.least()
+        bounds = Bounds(upper_bounds(result, loop.form), loop.sizes)
+        least = bounds.least()
         if least is None:
             raise Refusal(
                 "loop-length",
                 "the loop has several bounds, and it is not clear which is the least",
                 "Give the time dimension a fixed size, or loop up to one bound only.",
             )
-        self.atom, self._port = least
-        for maximum in self._bounds.open:
+        self.form = least
+        if len(bounds.open) > 1:
+            raise _computed()
+        for maximum in bounds.open:
             self._check_frozen_beyond(maximum)
 
-    def _is_index(self, arg: Port) -> bool:
-        return self._role(arg) is Role.INDEX
-
-    def _outside(self, bound: Port) -> Port | None:
-        """The value outside that a value of the condition is; what it computes is hoisted."""
-        loop = self._loop
-        needed = producers([bound])
-        values = {}
-        for node in needed:
-            if node.op == "_Arg":
-                if self._role(Port(node)) is not Role.INVARIANT:
-                    return None
-                values[Port(node)] = loop.node.operands[self._at(Port(node))]
-            elif is_stateful(node):
-                return None
-        nodes = [n for n in loop.cond if n in needed and n.op != "_Arg"]
-        copies = graft(nodes, loop.graph, values, prefix=f"{loop.node.name}/bound")
-        loop.hoisted.extend(reversed(copies.values()))
-        return values.get(bound) or Port(copies[bound.node], bound.index)
-
-    def _at(self, arg: Port) -> int:
-        return self._loop.cond.args.index(arg.node)
-
-    def _role(self, arg: Port) -> Role | None:
-        if arg.node.op != "_Arg":
-            return None
-        return self._loop.variables[self._at(arg)].role
-
     def longer(self, variable: Variable) -> Port | None:
-        """The length of an output list if it may be longer than the loop runs, else None."""
+        """The length of an output list if it may be longer than the loop runs, else None.
+
+        Raises:
+            Refusal: the list grows in a way that is not followed.
+        """
         length = source_of(variable.first).node.operands[1]
-        return None if self._bounds.atom(length) == self.atom else length
+        if self._loop.sizes.form(length) == self.form:
+            return None
+        if not variable.items[0].attributes.get("resize_if_index_out_of_bounds"):
+            return length
+        if known_int(length) != 0:
+            raise bad_list(variable, "it grows from a length that is not 0")
+        return None
 
     @property
     def may_be_zero(self) -> bool:
         """False if the loop provably makes a step."""
-        kind, value = self.atom
-        return not (kind == "constant" and isinstance(value, int) and value > 0)
+        return not (self.form.is_constant and self.form.constant > 0)
 
-    def covers(self, sequence: Port) -> bool:
+    def covers(self, sequence: Port, axis: int = 0) -> bool:
         """True if the loop provably reads the whole sequence."""
-        return self._bounds.length(sequence) == self.atom
+        return self._loop.sizes.length(sequence, axis) == self.form
 
     def port(self, emit: Emitter) -> Port:
         """The trip count as an int32 scalar outside the loop."""
-        kind, value = self.atom
-        if kind == "constant" and isinstance(value, int):
-            return emit.constant(np.int32(max(value, 0)), "trip_count")
-        return self._port
+        if self.form.is_constant:
+            return emit.constant(np.int32(max(self.form.constant, 0)), "trip_count")
+        if not self.form.constant and list(self.form.terms.values()) == [1]:
+            return self.value(emit, self.form)
+        zero = emit.constant(np.int32(0), "trip_count/zero")
+        return emit.binary("Maximum", self.value(emit, self.form), zero, "trip_count")
+
+    def value(self, emit: Emitter, form: Linear) -> Port:
+        """A form outside the loop, as an int32 scalar."""
+        total: Port | None = None
+        for atom, factor in form.terms.items():
+            port = self._loop.sizes.ports[atom]
+            if factor != 1:
+                port = emit.binary("Mul", port, emit.constant(np.int32(factor)), "times")
+            total = port if total is None else emit.add(total, port)
+        if total is None or form.constant:
+            constant = emit.constant(np.int32(form.constant))
+            total = constant if total is None else emit.add(total, constant)
+        return total
 
     # -- sequence lengths --------------------------------------------------------------------
 
@@ -111,15 +102,13 @@ class TripCount:
         never written is stacked as.
         """
         lengths = _lengths_of(maximum)
-        if lengths is None or len(self._bounds.open) > 1:
-            raise Refusal(
-                "loop-length", "the loop also stops at a bound that is computed from data"
-            )
+        if lengths is None:
+            raise _computed()
         if any(v.ends for v in self._loop.with_role(Role.LAST_LIST)):
             raise Refusal(
                 "loop-length", "the loop may stop early, and the row it wrote last is read"
             )
-        for variable in self._loop.with_role(Role.INDEX):
+        for variable in self._loop.with_role(Role.COUNTER):
             if readers(self._loop.graph, Port(self._loop.node, variable.at)):
                 raise Refusal(
                     "loop-length",
@@ -146,7 +135,7 @@ class TripCount:
         if node.op not in _SELECTS:
             return False
         at_end, old = source_of(node.operands[0]).node, source_of(node.operands[1])
-        if at_end.op != "GreaterEqual" or not self._loop.is_index(at_end.operands[0]):
+        if at_end.op != "GreaterEqual" or not self._loop.is_step(at_end.operands[0]):
             return False
         limit = self._first_of(source_of(at_end.operands[1]))
         if limit is None or source_of(limit) != lengths:
@@ -161,6 +150,10 @@ class TripCount:
             if variable.arg == arg:
                 return variable.first
         return None
+
+
+def _computed() -> Refusal:
+    return Refusal("loop-length", "the loop also stops at a bound that is computed from data")
 
 
 def _lengths_of(maximum: Port) -> Port | None:

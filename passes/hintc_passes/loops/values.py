@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -39,28 +39,22 @@ def is_zeros(port: Port) -> bool:
     return array is not None and array.dtype.kind in "fiub" and not np.any(array)
 
 
-def is_unit_step(value: Port, variable: Port, ones: Collection[Port] = ()) -> bool:
-    """True if `value` is ``variable + 1``, where each of `ones` is known to be 1."""
-    value = source_of(value)
-    if value.node.op not in ("AddV2", "Add"):
-        return False
-    left, right = (source_of(p) for p in value.node.operands)
-    if right == variable:
-        left, right = right, left
-    return left == variable and (right in ones or known_int(right) == 1)
-
-
-def first_dimension_of(port: Port) -> Port | None:
-    """`x` if the value is ``Shape(x)[0]``, else None."""
+def dimension_of(port: Port) -> tuple[Port, int] | None:
+    """`(x, n)` if the value is ``Shape(x)[n]``, else None."""
     node = source_of(port).node
     if node.op != "StridedSlice" or node.attributes.get("shrink_axis_mask") != 1:
         return None
     masks = ("begin_mask", "ellipsis_mask", "new_axis_mask")
-    begin = known_int(node.operands[1])
+    axis = known_int(node.operands[1])
     shape = source_of(node.operands[0]).node
-    if shape.op != "Shape" or begin != 0 or any(node.attributes.get(m) for m in masks):
+    if (
+        shape.op != "Shape"
+        or axis is None
+        or axis < 0
+        or any(node.attributes.get(m) for m in masks)
+    ):
         return None
-    return source_of(shape.operands[0])
+    return source_of(shape.operands[0]), axis
 
 
 def readers(graph: Graph, port: Port) -> list[tuple[Node, int]]:

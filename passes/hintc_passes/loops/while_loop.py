@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port
+from hintc.graft import graft
+from hintc.graphdef.shapes import infer_shapes
+from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port, Shape, producers
 from hintc.ir.opdefs import is_stateful
+from hintc.ir.scan import dtype_of
+from hintc_passes.loops.bounds import Sizes
+from hintc_passes.loops.linear import STEP, Linear, linear
 from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import is_unit_step, known_int, readers, source_of
+from hintc_passes.loops.values import known_int, readers, source_of
 
 OPS = ("StatelessWhile", "While")
 """Ops of functional loops."""
+AFTERWARDS = ("TensorListStack", "TensorListGetItem", "TensorListGather", "TensorListLength")
+"""Ops that may read a written list after the loop."""
 
 
 class Role(enum.Enum):
     """What a loop variable is for."""
 
-    INDEX = "counts 0, 1, 2, ..."
+    COUNTER = "changes by the same amount in each step"
     INVARIANT = "never changes"
-    READ_LIST = "a TensorList that is read at the index"
-    WRITE_LIST = "a TensorList that is written at the index"
+    READ_LIST = "a TensorList that is only read"
+    WRITE_LIST = "a TensorList that each step writes once"
     LAST_LIST = "a TensorList of one row that every step writes"
     STATE = "anything else"
 
@@ -36,9 +43,10 @@ class Variable:
         arg: it, in the body.
         next: its next value in the body, behind Identity nodes.
         role: what it is for.
+        counts: for a counter, its value in terms of the step.
         items: for a read list its TensorListGetItem nodes; for a written one the one
-            TensorListSetItem; for an invariant the nodes that take its row at the index.
-        ends: for a written list the TensorListStack nodes that read its final value.
+            TensorListSetItem.
+        ends: for a written list the nodes that read its final value.
     """
 
     at: int
@@ -46,6 +54,7 @@ class Variable:
     arg: Port
     next: Port
     role: Role = Role.STATE
+    counts: Linear = field(default_factory=Linear)
     items: list[Node] = field(default_factory=list)
     ends: list[Node] = field(default_factory=list)
 
@@ -55,6 +64,8 @@ class WhileLoop:
     """A loop node with its functions and variables.
 
     Attributes:
+        shapes: static shapes of the loop's operands, and of the tensors behind lists.
+        sizes: scalars outside the loop as linear forms.
         hoisted: nodes that were added outside to compute bounds that the condition computes.
     """
 
@@ -63,6 +74,8 @@ class WhileLoop:
     cond: Graph
     body: Graph
     variables: Sequence[Variable]
+    shapes: Mapping[Port, Shape]
+    sizes: Sizes
     hoisted: list[Node] = field(default_factory=list)
 
     def with_role(self, role: Role) -> list[Variable]:
@@ -90,52 +103,69 @@ class WhileLoop:
             Variable(at, first, Port(body.args[at]), source_of(body.results[at].operands[0]))
             for at, first in enumerate(node.operands)
         ]
-        loop = cls(node, graph, cond, body, variables)
+        shapes = _outer_shapes(module, graph, node)
+        loop = cls(node, graph, cond, body, variables, shapes, Sizes(shapes))
         for variable in variables:
             if variable.next == variable.arg:
                 variable.role = Role.INVARIANT
         for variable in variables:
-            if loop._counts(variable):
-                variable.role = Role.INDEX
+            loop._find_counter(variable)
         for variable in variables:
             if variable.arg.node.attributes.get("T") is DType.VARIANT:
                 loop._give_list_role(variable)
-            elif variable.role is Role.INVARIANT:
-                taken = (reader for reader, slot in readers(body, variable.arg) if slot == 0)
-                variable.items += [node for node in taken if loop._takes_row(node)]
         return loop
 
-    def _counts(self, variable: Variable) -> bool:
-        """True if the variable is 0, 1, 2, ...; autograph captures the step of a range."""
-        if (
-            variable.arg.node.attributes.get("T") is not DType.INT32
-            or known_int(variable.first) != 0
-        ):
-            return False
-        ones = {v.arg for v in self.with_role(Role.INVARIANT) if known_int(v.first) == 1}
-        return is_unit_step(variable.next, variable.arg, ones)
+    def _find_counter(self, variable: Variable) -> None:
+        if variable.role is not Role.STATE or not self._is_scalar(variable):
+            return
+        itself = Linear.of(("value", variable.arg))
+        following = linear(variable.next, lambda p: itself if p == variable.arg else self._leaf(p))
+        stride = None if following is None else following - itself
+        if stride is not None and stride.is_constant and stride.constant:
+            variable.role = Role.COUNTER
+            variable.counts = self.sizes.form(variable.first) + Linear.of(STEP) * stride.constant
 
-    def is_index(self, port: Port) -> bool:
+    def _is_scalar(self, variable: Variable) -> bool:
+        is_int = variable.arg.node.attributes.get("T") is DType.INT32
+        return is_int and self.shapes[variable.first].rank == 0
+
+    def form(self, port: Port) -> Linear | None:
+        """A value of the body or of the condition in terms of the step and of values outside."""
+        return linear(port, self._leaf)
+
+    def _leaf(self, port: Port) -> Linear | None:
+        node = port.node
+        args = node.graph.args if node.op == "_Arg" else []
+        if node in args:
+            variable = self.variables[args.index(node)]
+            if variable.role is Role.COUNTER:
+                return variable.counts
+            if variable.role is Role.INVARIANT and self._is_scalar(variable):
+                return self.sizes.form(variable.first)
+            return None
+        outside = self._outside(port) if node.graph is self.cond else None
+        return None if outside is None else self.sizes.form(outside)
+
+    def _outside(self, port: Port) -> Port | None:
+        """The value outside that a value of the condition is; what it computes is hoisted."""
+        needed = producers([port])
+        values = {}
+        for node in needed:
+            if node.op == "_Arg":
+                variable = self.variables[self.cond.args.index(node)]
+                if variable.role is not Role.INVARIANT:
+                    return None
+                values[Port(node)] = variable.first
+            elif is_stateful(node):
+                return None
+        nodes = [n for n in self.cond if n in needed and n.op != "_Arg"]
+        copies = graft(nodes, self.graph, values, prefix=f"{self.node.name}/bound")
+        self.hoisted.extend(reversed(copies.values()))
+        return values.get(port) or Port(copies[port.node], port.index)
+
+    def is_step(self, port: Port) -> bool:
         """True if a value of the body is the number of steps done before this one."""
-        port = source_of(port)
-        return any(v.arg == port and v.role is Role.INDEX for v in self.variables)
-
-    def _takes_row(self, node: Node) -> bool:
-        """True for ``x[t]``, written as a slice or a gather."""
-        if node.op == "GatherV2":
-            plain = not node.attributes.get("batch_dims") and known_int(node.operands[2]) == 0
-            return plain and self.is_index(node.operands[1])
-        if node.op != "StridedSlice" or node.attributes.get("shrink_axis_mask") != 1:
-            return False
-        kinds = ("begin", "end", "ellipsis", "new_axis")
-        begin = source_of(node.operands[1]).node
-        return (
-            not any(node.attributes.get(f"{kind}_mask") for kind in kinds)
-            and begin.op == "Pack"
-            and len(begin.operands) == 1
-            and self.is_index(begin.operands[0])
-            and known_int(node.operands[3]) == 1
-        )
+        return self.form(port) == Linear.of(STEP)
 
     def _give_list_role(self, variable: Variable) -> None:
         if variable.role is Role.INVARIANT:
@@ -147,43 +177,40 @@ class WhileLoop:
     def _check_read_list(self, variable: Variable) -> None:
         first = source_of(variable.first).node
         if first.op != "TensorListFromTensor":
-            raise _bad_list(variable, f"it comes from a {first.op}")
+            raise bad_list(variable, f"it comes from a {first.op}")
         for reader, slot in readers(self.body, variable.arg):
             if reader.op == "_Retval":
                 continue
             if reader.op != "TensorListGetItem" or slot != 0:
-                raise _bad_list(variable, f"a {reader.op} reads it")
-            if not self.is_index(reader.operands[1]):
-                raise _bad_list(variable, "it is not read at the index of the step")
+                raise bad_list(variable, f"a {reader.op} reads it")
             variable.items.append(reader)
-        for reader, _ in readers(self.graph, Port(self.node, variable.at)):
-            raise _bad_list(variable, f"a {reader.op} reads it after the loop")
 
     def _check_write_list(self, variable: Variable) -> Role:
         first = source_of(variable.first).node
         if first.op != "TensorListReserve":
-            raise _bad_list(variable, f"it comes from a {first.op}")
+            raise bad_list(variable, f"it comes from a {first.op}")
         write = variable.next.node
         if write.op != "TensorListSetItem" or source_of(write.operands[0]) != variable.arg:
-            raise _bad_list(variable, f"a {write.op} changes it")
-        if write.attributes.get("resize_if_index_out_of_bounds"):
-            raise _bad_list(variable, "it grows while it is written")
-        role = Role.WRITE_LIST
-        if known_int(write.operands[1]) == 0 and known_int(first.operands[1]) == 1:
-            role = Role.LAST_LIST
-        elif not self.is_index(write.operands[1]):
-            raise _bad_list(variable, "it is not written at the index of the step")
+            raise bad_list(variable, f"a {write.op} changes it")
         if [reader for reader, _ in readers(self.body, variable.arg)] != [write]:
-            raise _bad_list(variable, "a step reads what earlier ones wrote")
+            raise bad_list(variable, "a step reads what earlier ones wrote")
         written = readers(self.body, Port(write))
         if [reader.op for reader, _ in written] != ["_Retval"]:
-            raise _bad_list(variable, "it is written more than once a step")
+            raise bad_list(variable, "it is written more than once a step")
         variable.items.append(write)
+        single = known_int(write.operands[1]) == 0 and known_int(first.operands[1]) == 1
         for reader, _ in readers(self.graph, Port(self.node, variable.at)):
-            if reader.op != "TensorListStack":
-                raise _bad_list(variable, f"a {reader.op} reads it after the loop")
+            if reader.op != "TensorListStack" and (single or reader.op not in AFTERWARDS):
+                raise bad_list(variable, f"a {reader.op} reads it after the loop")
             variable.ends.append(reader)
-        return role
+        return Role.LAST_LIST if single else Role.WRITE_LIST
+
+
+def _outer_shapes(module: Module, graph: Graph, node: Node) -> Mapping[Port, Shape]:
+    lists = [source_of(port).node for port in node.operands]
+    behind = [n.operands[0] for n in lists if n.op == "TensorListFromTensor"]
+    used = dict.fromkeys((*node.operands, *behind, *map(source_of, behind)))
+    return infer_shapes(module, graph, [p for p in used if dtype_of(p) is not DType.VARIANT])
 
 
 def _function(module: Module, node: Node, key: str) -> Graph:
@@ -193,7 +220,8 @@ def _function(module: Module, node: Node, key: str) -> Graph:
     return module.function(ref.name, node=node).graph
 
 
-def _bad_list(variable: Variable, why: str) -> Refusal:
+def bad_list(variable: Variable, why: str) -> Refusal:
+    """Why a list of the loop is none of a Scan."""
     return Refusal(
         "loop-list",
         f"loop variable {variable.at} ('{variable.arg.node.name}') is a TensorList that is not "

@@ -1,0 +1,45 @@
+"""hoist-inputs: a loop multiplies all its inputs with their weights at once, before it starts.
+
+In a step ``x_t W + h R`` the first product does not wait for the step before. One product over the
+whole sequence is faster than one a step, and the loop is smaller. It applies to Scans that become
+loops: a fused kernel takes the inputs as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hintc.graphdef.scan_lowering import remove_unused_functions
+from hintc.graphdef.shapes import shapes_remembered
+from hintc.ir import Module, Scan
+from hintc.registry import register
+from hintc.remark import PassReport
+from hintc.rewrite import Pass
+from hintc_passes.loops.inputs import hoist_inputs
+from hintc_passes.loops.step import open_scans
+
+
+@register
+@dataclass(frozen=True)
+class HoistInputs(Pass):
+    """Compute products of a loop's inputs with weights before the loop."""
+
+    name: ClassVar[str] = "hoist-inputs"
+
+    @shapes_remembered()
+    def run(self, module: Module) -> PassReport:
+        """Hoist from every Scan that the main graph reaches and that no fused op computes."""
+        report = PassReport()
+        bodies: dict[str, None] = {}
+        for graph, node in open_scans(module):
+            body = Scan.of(node).body
+            hoisted = hoist_inputs(module, graph, node)
+            if hoisted is not None:
+                bodies[body] = None
+                report.count("hoisted")
+                report.note(
+                    "inputs-hoisted", hoisted.name, "its inputs meet their weights before the loop"
+                )
+        remove_unused_functions(module, bodies)
+        return report

@@ -1,0 +1,183 @@
+"""Products of a Scan's inputs with weights, computed for all steps at once before the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from hintc.graft import graft
+from hintc.graphdef.emit import Emitter
+from hintc.graphdef.shapes import infer_shapes
+from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, Shape, producers
+from hintc.ir.scan import dtype_of
+from hintc_passes.loops.outputs import ELEMENTWISE
+from hintc_passes.loops.step import Step, new_step
+from hintc_passes.loops.values import source_of
+
+_MATRIX = 2
+_OPS = frozenset((*ELEMENTWISE, "Identity", "MatMul"))
+
+
+def hoist_inputs(module: Module, graph: Graph, node: Node) -> Node | None:
+    """Move products of inputs with unchanging weights, and what is done to them, before the Scan.
+
+    Returns:
+        The Scan that takes the place of `node`; None if there is nothing to move.
+    """
+    hoisting = _Hoisting(module, graph, node)
+    return hoisting.run() if hoisting.moved else None
+
+
+class _Hoisting:
+    def __init__(self, module: Module, graph: Graph, node: Node) -> None:
+        self._module, self._graph, self._node = module, graph, node
+        self._step, self._scan = Step.of(module, node), Scan.of(node)
+        self._invariants = set(self._step.invariants)
+        self._backwards = dict(zip(self._step.xs, self._scan.reverse_xs, strict=True))
+        """For each value of the body that rows of the inputs decide: is it read from the end?"""
+        self.moved: dict[Port, None] = {}
+        """What the rest of the step reads of the nodes that move."""
+        if any(n.op == "MatMul" for n in self._step.graph):
+            self._find()
+
+    def _find(self) -> None:
+        step = self._step
+        ranks = self._ranks()
+        products: set[Node] = set()
+        for node in step.graph.topological():
+            if node.op in _OPS and self._is_of_inputs(node, ranks):
+                varying = [p for p in node.operands if p in self._backwards]
+                self._backwards[Port(node)] = self._backwards[varying[0]]
+                if node.op == "MatMul" or any(p.node in products for p in varying):
+                    products.add(node)
+        needed = producers([*step.nexts, *step.ys])
+        for node in step.graph:
+            if node in needed and node in products and self._is_read_by_rest(node):
+                self.moved[Port(node)] = None
+
+    def _is_read_by_rest(self, node: Node) -> bool:
+        if Port(node) in (*self._step.nexts, *self._step.ys):
+            return True
+        return any(Port(use.node) not in self._backwards for use in self._step.graph.uses(node))
+
+    def _is_of_inputs(self, node: Node, ranks: Mapping[Port, int | None]) -> bool:
+        """True if the node computes the same rows from whole sequences."""
+        varying = [p for p in node.operands if p in self._backwards]
+        if not varying or len({self._backwards[p] for p in varying}) > 1:
+            return False
+        rank = ranks.get(Port(node))
+        if rank is None or any(p not in varying and not self._is_fixed(p) for p in node.operands):
+            return False
+        if node.op == "MatMul":
+            plain = not node.attributes.get("transpose_a")
+            return plain and varying == [node.operands[0]] and rank == _MATRIX
+        of_operands = [(p in varying, ranks.get(p)) for p in node.operands]
+        return all(
+            r is not None and (r == rank if varies else r <= rank) for varies, r in of_operands
+        )
+
+    def _is_fixed(self, port: Port) -> bool:
+        port = source_of(port)
+        return port in self._invariants or port.node.op == "Const"
+
+    def _ranks(self) -> Mapping[Port, int | None]:
+        step, scan = self._step, self._scan
+        outer = infer_shapes(self._module, self._graph, (*scan.xs, *scan.states, *scan.invariants))
+        rows = [Shape(s.dims[1:] if s.dims else None) for s in (outer[x] for x in scan.xs)]
+        args = [Shape(()), *rows, *(outer[p] for p in (*scan.states, *scan.invariants))]
+        ports = {p for n in step.graph if n.op in _OPS for p in (Port(n), *n.operands)}
+        shapes = infer_shapes(self._module, step.graph, ports, args)
+        return {port: shape.rank for port, shape in shapes.items()}
+
+    def run(self) -> Node:
+        graph, node = self._graph, self._node
+        name = node.name
+        graph.rename(node, graph.unique_name(f"{name}/inputs"))
+        before = self._before(name)
+        new = self._new_scan(name, before)
+        for at in range(len(self._scan.states) + len(self._scan.reverse_ys)):
+            graph.replace_uses(Port(node, at), Port(new, at))
+        graph.replace_control_uses(node, [new])
+        graph.remove(node)
+        return new
+
+    def _before(self, name: str) -> Mapping[Port, Port]:
+        """The moved values, computed on whole sequences."""
+        step, scan = self._step, self._scan
+        values = dict(zip(step.xs, scan.xs, strict=True))
+        values |= zip(step.invariants, scan.invariants, strict=True)
+        needed = producers(self.moved)
+        nodes = [n for n in step.graph if n in needed and n.op != "_Arg"]
+        copies = graft(nodes, self._graph, values, prefix=name)
+        whole = {
+            copy: self._over_all_steps(copy) for old, copy in copies.items() if old.op == "MatMul"
+        }
+        moved = {port: copies[port.node] for port in self.moved}
+        return {port: whole.get(copy, Port(copy)) for port, copy in moved.items()}
+
+    def _over_all_steps(self, product: Node) -> Port:
+        """``[T, B, I] * [I, N]`` through one product of ``[T * B, I]``."""
+        graph = self._graph
+        emit = Emitter(graph, product.name, self._node.origin or (self._node.name,))
+        x, w = product.operands
+        sizes = emit.shape(x, "sizes")
+        rows = emit.pack(
+            [emit.constant(np.int32(-1)), emit.element(sizes, 2, "features")], "rows_shape"
+        )
+        kind: dict[str, AttributeValue] = {"T": dtype_of(x), "Tshape": DType.INT32}
+        flat = emit.node("Reshape", [x, rows], kind, "rows")
+        graph.set_operands(product, [flat, w])
+        uses = graph.uses(Port(product))
+        across = 0 if product.attributes.get("transpose_b") else 1
+        width = emit.element(emit.shape(w, "weights_shape"), across, "units")
+        dims = [emit.element(sizes, 0, "steps"), emit.element(sizes, 1, "batch"), width]
+        whole = emit.node("Reshape", [Port(product), emit.pack(dims, "shape")], kind, "sequence")
+        for use in uses:
+            graph.set_operand(use.node, use.slot, whole)
+        return whole
+
+    def _rest(self) -> Iterator[Node]:
+        step = self._step
+        cut = {port.node for port in self.moved}
+        found: dict[Node, None] = {}
+        pending = [p.node for p in (*step.nexts, *step.ys)]
+        while pending:
+            node = pending.pop()
+            if node in found or node in cut:
+                continue
+            found[node] = None
+            pending += [p.node for p in node.operands]
+        return (n for n in step.graph if n in found)
+
+    def _new_scan(self, name: str, before: Mapping[Port, Port]) -> Node:
+        step, scan = self._step, self._scan
+        rest = list(self._rest())
+        inside = set(rest)
+        xs = [k for k, p in enumerate(step.xs) if p.node in inside]
+        kept = [p for p in step.invariants if p.node in inside]
+        ports = [*(step.xs[k] for k in xs), *self.moved, *step.states, *kept]
+        results = [(f"next_{k}", p) for k, p in enumerate(step.nexts)]
+        results += [(f"y_{k}", p) for k, p in enumerate(step.ys)]
+        body = new_step(
+            f"{scan.body}_rest",
+            [n for n in rest if not n.op.startswith("_")],
+            step.t,
+            [(p.node.name, p) for p in ports],
+            results,
+        )
+        outer = dict(zip(step.invariants, scan.invariants, strict=True))
+        new = Scan(
+            self._module.add_function(body).name,
+            scan.trip_count,
+            (*(scan.xs[k] for k in xs), *before.values()),
+            scan.states,
+            tuple(outer[p] for p in kept),
+            (*(scan.reverse_xs[k] for k in xs), *(self._backwards[p] for p in self.moved)),
+            scan.reverse_ys,
+            form=scan.form,
+            hint=scan.hint,
+        ).add_to(self._module, self._graph, name=name, origin=self._node.origin or (name,))
+        new.device = self._node.device
+        self._graph.set_controls(new, self._node.controls)
+        return new
