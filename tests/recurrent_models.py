@@ -278,9 +278,9 @@ def _options(chance: random.Random, front: str, kind: str) -> dict[str, Any]:
 
 
 TRAPS = ("swapped", "shifted", "zoneout", "hard gate", "time", "two activations", "reads c", "half")
-"""Small departures from the LSTM's maths that must not fuse: the body returns h as c and c as h; y is
-the previous h; the new h is mixed with the old; a gate is a hard sigmoid; a gate reads the index of
-the step; one tanh is a relu; y is c; the new value is halved."""
+"""Small departures from the LSTM's maths that must not fuse: the body returns h as c and c as h;
+y is the previous h; the new h is mixed with the old; a gate is a hard sigmoid; a gate reads the
+index of the step; one tanh is a relu; y is c; the new value is halved."""
 
 
 def check_seed(seed: int) -> Outcome:
