@@ -6,7 +6,7 @@ The recipe is plain Python; `recurrent_fronts` builds it in TensorFlow or Keras.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,10 +49,21 @@ class Cell:
         return int(self.options.get("num_proj") or self.units)
 
     @property
+    def trap(self) -> str:
+        """One of `TRAPS` if the cell really has it."""
+        trap = str(self.options.get("trap", ""))
+        square = self.width == self.units
+        same = self.options.get("activation") == "relu6"
+        idle = (trap in ("swapped", "reads c") and not square) or (
+            trap == "two activations" and same
+        )
+        return "" if idle else trap
+
+    @property
     def exact(self) -> bool:
         """Whether one step is what a kernel computes."""
         activation = self.options.get("activation", "tanh")
-        if self.kind == "gru" or self.options.get("trap"):
+        if self.kind == "gru" or self.trap:
             return False
         if self.kind == "rnn":
             return activation in RNN_ACTIVATIONS
@@ -140,11 +151,14 @@ class Recipe:
             read = not last or {"sequence", "last"} & set(self.read)
             times = 2 if self.beside == "shared" and number == 0 and read else 1
             nested = self.beside == "nested" and number == 0
-            for cell in group.cells:
+            for place, cell in enumerate(group.cells):
+                outer = place == len(group.cells) - 1
+                if not read and outer and cell.trap in ("shifted", "reads c"):
+                    cell = replace(cell, options=cell.options | {"trap": ""})
                 keeps_c = self.lengths and last and "c" in self.read
                 masked = self.lengths and self.keras
                 exact = cell.exact and not masked and not nested
-                exact = exact and not (keeps_c and cell is group.cells[-1])
+                exact = exact and not (keeps_c and outer)
                 found += [exact] * group.ways * times
         return found
 
