@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tf_keras.src.layers.rnn.legacy_cells import RNNCell
 
 import hintc
 from hintc.graphdef import lift, lower
@@ -172,6 +173,59 @@ def counter_in_the_maths(x: Any) -> list[Any]:
 
 
 LOOPS = {f.__name__: f for f in (every_second_row, two_rows_at_once, counter_in_the_maths)}
+
+
+def raw_rnn(x: Any, lengths: Any) -> list[Any]:
+    """What tf.compat.v1.nn.raw_rnn builds: it stops where all rows have ended."""
+    batch = tf.shape(x)[1]
+    rows = tf.TensorArray(tf.float32, tf.shape(x)[0]).unstack(x)
+
+    class Cell(RNNCell):  # type: ignore[misc]
+        state_size = (UNITS, UNITS)
+        output_size = UNITS
+
+        def __call__(self, row: Any, state: Any, scope: Any = None) -> Any:
+            h, c = lstm(row, *state)
+            return h, (h, c)
+
+    def step(t: Any, out: Any, state: Any, _: Any) -> Any:
+        ended = t >= lengths
+        following = tf.cond(
+            tf.reduce_all(ended), lambda: tf.zeros([batch, DEPTH]), lambda: rows.read(t)
+        )
+        return ended, following, (zeros(batch),) * 2 if state is None else state, out, None
+
+    out, (h, _), _ = tf.compat.v1.nn.raw_rnn(Cell(), step)
+    return [out.stack(), h]
+
+
+def test_raw_rnn_stops_at_the_longest_row() -> None:
+    lengths = tf.TensorSpec([None], tf.int32)
+    graph_def = traced(raw_rnn, x=SPEC, lengths=lengths)
+    converted = hintc.convert(graph_def, ["x", "lengths"], ["y_0", "y_1"])
+    assert converted.report.fused_ops == {"UNIDIRECTIONAL_SEQUENCE_LSTM": 1}
+    for rows in ([5, 3, 0], [2, 1], [1]):
+        feeds = {"x": feed(len(rows), 6), "lengths": np.array(rows, np.int32)}
+        expected = run_graph_def(graph_def, feeds, ["y_0", "y_1"])
+        for _ in range(2):
+            found = run(converted.tflite, feeds)
+            for name, value in zip(("y_0", "y_1"), expected, strict=True):
+                np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5)
+
+
+def test_a_stop_that_the_data_decide_is_one_clear_error() -> None:
+    def build(x: Any) -> list[Any]:
+        out = tf.TensorArray(tf.float32, tf.shape(x)[0])
+        stops = lambda t, h, out: tf.reduce_sum(h) < 10.0  # noqa: E731
+        step = lambda t, h, out: (t + 1, h + x[t], out.write(t, h))  # noqa: E731
+        return [tf.while_loop(stops, step, [0, x[0], out])[2].stack()]
+
+    with pytest.raises(hintc.HintcError) as caught:
+        hintc.convert(traced(build, x=SPEC), ["x"], ["y_0"])
+    text = str(caught.value)
+    assert "while" in text
+    assert "the loop goes on while a Less holds that is not index < bound" in text
+    assert "count" in text
 
 
 def outputs_of(graph_def: Any) -> list[str]:

@@ -116,3 +116,26 @@ def test_weights_that_are_computed_are_computed_once() -> None:
         run_graph_def(g, {"x": feed(2, 4)}, ["y_0"]) for g in (graph_def, lower(module))
     )
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
+
+
+def test_a_bias_along_axis_one_is_none_along_the_last_of_a_sequence() -> None:
+    """Axis 1 of a sequence is the batch, as long as the bias here."""
+
+    def build(x: Any) -> list[Any]:
+        out = tf.TensorArray(tf.float32, tf.shape(x)[0], element_shape=[None, UNITS, 2])
+
+        def body(t: Any, h: Any, out: Any) -> Any:
+            h = tf.tanh(h + tf.reduce_mean(x[t]))
+            y = tf.nn.bias_add(h, weights(UNITS, seed=2), data_format="NCHW")
+            return t + 1, h, out.write(t, y)
+
+        first = [0, tf.zeros([tf.shape(x)[1], UNITS, 2]), out]
+        return [tf.while_loop(lambda t, *_: t < tf.shape(x)[0], body, first)[2].stack()]
+
+    graph_def = traced(build, x=SPEC)
+    compiled = hintc.compile(graph_def, ["x"], ["y_0"])
+    feeds = {"x": feed(UNITS, 3)}
+    (before,), (after,) = (
+        run_graph_def(g, feeds, ["y_0"]) for g in (graph_def, compiled.graph_def)
+    )
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)

@@ -31,6 +31,10 @@ from hintc.tflite.handoff import to_tflite_model
 from hintc.tflite.inspect import op_counts
 from hintc.tflite.state import StateMode
 
+_LOOPS = ("loop-", "state-", "frame-")
+"""How the codes of remarks on loops that stay what they are begin."""
+_LISTS = ("TensorList", "TensorArray")
+
 
 def compile(
     source: Any,
@@ -146,7 +150,7 @@ def convert(
         lambda: read_source(source, inputs, outputs, signature), steps, instruments, verify_each
     )
     report = compiled.report
-    with _timed(report, "convert"):
+    with _timed(report, "convert"), _explained(report):
         legalized = to_tflite_model(
             compiled.graph_def,
             compiled.inputs,
@@ -200,6 +204,23 @@ def _compile(
     report.fused_ops = count_fused_ops(graph_def)
     report.sizes["lowered"] = graph_def.ByteSize()
     return Compiled(graph_def, module, report, source.inputs, source.outputs, source)
+
+
+@contextmanager
+def _explained(report: Report) -> Iterator[None]:
+    """Lists of TensorFlow that the converter stumbles on are there because a loop stayed a loop."""
+    try:
+        yield
+    except HintcError as error:
+        stayed = [r for r in report.not_fused if r.code.startswith(_LOOPS)]
+        if not stayed or not any(name in str(error) for name in _LISTS):
+            raise
+        raise HintcError(
+            "this loop cannot be converted: it uses lists that TFLite does not have",
+            node=stayed[0].node,
+            why=stayed[0].reason,
+            remedy=stayed[0].remedy or error.remedy,
+        ) from error
 
 
 def _count_kernels(report: Report, kernels: Mapping[str, int]) -> None:

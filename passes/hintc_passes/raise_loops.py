@@ -23,9 +23,10 @@ from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
+from hintc_passes.loops.ended import understood
 from hintc_passes.loops.raising import raise_loop
 from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.while_loop import OPS, WhileLoop
+from hintc_passes.loops.while_loop import OPS
 
 
 @register
@@ -48,7 +49,7 @@ class RaiseLoops(Pass):
     def _raise(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
         name = node.name
         try:
-            raise_loop(module, WhileLoop.of(module, graph, node))
+            raise_loop(module, understood(module, graph, node))
         except Refusal as refusal:
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
         except VerifyError as error:  # a polymorphic body, say

@@ -55,19 +55,24 @@ class Sizes:
         return form
 
 
-def upper_bounds(condition: Port, form: Callable[[Port], Linear | None]) -> list[Linear]:
+def upper_bounds(
+    condition: Port,
+    form: Callable[[Port], Linear | None],
+    until: Callable[[Port], Linear | None],
+) -> list[Linear]:
     """Numbers of steps, none of which the loop may exceed.
 
     Args:
         condition: the result of the condition function.
         form: a value of the condition in terms of the step and of values outside the loop.
+        until: the number of steps for which a condition holds that compares no numbers.
 
     Raises:
         Refusal: the condition is not a conjunction of bounds for something that counts.
     """
     node = source_of(condition).node
     if node.op == "LogicalAnd":
-        return [bound for operand in node.operands for bound in upper_bounds(operand, form)]
+        return [bound for p in node.operands for bound in upper_bounds(p, form, until)]
     if node.op in _COMPARISONS:
         less, greater, equal = _COMPARISONS[node.op]
         low, high = form(node.operands[less]), form(node.operands[greater])
@@ -78,6 +83,9 @@ def upper_bounds(condition: Port, form: Callable[[Port], Linear | None]) -> list
                 return [rest]
             if stride > 1 and rest.is_constant:
                 return [Linear(-(-rest.constant // stride))]
+    steps = until(source_of(condition))
+    if steps is not None:
+        return [steps]
     raise Refusal(
         "loop-condition",
         f"the loop goes on while a {node.op} holds that is not index < bound",

@@ -11,7 +11,7 @@ from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, Shape, producers
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.outputs import ELEMENTWISE
+from hintc_passes.loops.outputs import ELEMENTWISE, is_elementwise
 from hintc_passes.loops.step import Step, new_step
 from hintc_passes.loops.values import source_of
 
@@ -46,7 +46,8 @@ class _Hoisting:
         ranks = self._ranks()
         products: set[Node] = set()
         for node in step.graph.topological():
-            if node.op in _OPS and self._is_of_inputs(node, ranks):
+            movable = node.op in ("Identity", "MatMul") or is_elementwise(node)
+            if movable and self._is_of_inputs(node, ranks):
                 varying = [p for p in node.operands if p in self._backwards]
                 self._backwards[Port(node)] = self._backwards[varying[0]]
                 if node.op == "MatMul" or any(p.node in products for p in varying):

@@ -19,6 +19,12 @@ ELEMENTWISE = frozenset(
 """Ops that treat ``[T, …]`` like T times ``[…]`` if what varies over time has one rank."""
 
 
+def is_elementwise(node: Node) -> bool:
+    """True for ops in `ELEMENTWISE`, but for a bias along any other than the last axis."""
+    channels_last = node.attributes.get("data_format", b"NHWC") == b"NHWC"
+    return node.op in ELEMENTWISE and (node.op != "BiasAdd" or channels_last)
+
+
 def hoist_outputs(module: Module, graph: Graph, node: Node) -> Node | None:
     """Move elementwise ops that only outputs need (a residual, a scale) behind the Scan.
 
@@ -53,7 +59,9 @@ class _Hoisting:
         pending = [port]
         while pending:
             node = pending.pop().node
-            if node in found or node in self._core or node.op not in (*ELEMENTWISE, "Identity"):
+            if node in found or node in self._core:
+                continue
+            if node.op != "Identity" and not is_elementwise(node):
                 continue
             found[node] = None
             pending.extend(node.operands)

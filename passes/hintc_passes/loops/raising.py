@@ -69,7 +69,10 @@ class _Raising:
         self._xs = list(dict.fromkeys(self._reads[p] for p in self._rows_needed()))
         inside = set(self._nodes)
         self._lists = [v for v in loop.with_role(Role.READ_LIST) if inside.intersection(v.items)]
-        self._invariants = [v for v in loop.with_role(Role.INVARIANT) if self._is_read(v.arg)]
+        self._ended = loop.with_role(Role.ENDED)
+        self._invariants = [
+            v for v in loop.with_role(Role.INVARIANT) if self._is_read(v.arg) or self._is_lengths(v)
+        ]
         self._counters = [v for v in loop.with_role(Role.COUNTER) if self._is_read(v.arg)]
         self._sources = sequences_of(loop)
 
@@ -114,6 +117,9 @@ class _Raising:
         read = {p for n in self._nodes for p in n.operands} | set(self._wanted)
         return (Port(n) for n in self._loop.body if Port(n) in read and Port(n) in self._reads)
 
+    def _is_lengths(self, variable: Variable) -> bool:
+        return any(v.of is variable and self._is_read(v.arg) for v in self._ended)
+
     def _is_read(self, arg: Port) -> bool:
         inside = set(self._nodes)
         return arg in self._wanted or any(use.node in inside for use in self._loop.body.uses(arg))
@@ -138,6 +144,7 @@ class _Raising:
                 values[variable.arg] = Port(arg)
         picks = self._add_lists(function, values)
         self._add_counters(function, t, values)
+        self._add_flags(function, t, values)
         copies = graft(self._nodes, function.graph, values)
         for item in picks:
             values[Port(item)] = _as_gather(function.graph, copies[item])
@@ -173,6 +180,15 @@ class _Raising:
             elif first:
                 value = emit.add(value, emit.constant(np.int32(first), f"{name}/first"), name)
             values[variable.arg] = value
+
+    def _add_flags(self, function: Function, t: Port, values: dict[Port, Port]) -> None:
+        emit = Emitter(function.graph, "", ())
+        for variable in self._ended:
+            if variable.of is not None and self._is_read(variable.arg):
+                lengths = values[variable.of.arg]
+                values[variable.arg] = emit.binary(
+                    "GreaterEqual", t, lengths, variable.arg.node.name
+                )
 
     def _check_state_shapes(self, body: Function) -> None:
         """A state that grows (by broadcasting, say) is no state of a Scan."""
@@ -257,6 +273,9 @@ class _Raising:
             self._graph.replace_uses(old, variable.first)
         elif variable.role is Role.COUNTER and self._graph.uses(old):
             self._graph.replace_uses(old, self._final_count(variable, scan.trip_count))
+        elif variable.role is Role.ENDED and variable.of is not None and self._graph.uses(old):
+            ended = self._emit.binary("GreaterEqual", scan.trip_count, variable.of.first, "ended")
+            self._graph.replace_uses(old, ended)
 
     def _final_count(self, variable: Variable, trip: Port) -> Port:
         emit, name = self._emit, f"count_{variable.at}"

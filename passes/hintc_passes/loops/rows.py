@@ -46,6 +46,9 @@ def rows_read(loop: WhileLoop, trip: TripCount) -> Mapping[Port, Rows]:
             reverse = is_reversed(loop.form(item.operands[1]), trip.form)
             if reverse is not None:
                 found[Port(item)] = Rows(sequences[variable.at], 0, reverse)
+    for variable in loop.with_role(Role.AHEAD):
+        assert variable.of is not None
+        found[variable.arg] = Rows(sequences[variable.of.at], 0, False)
     for variable in loop.with_role(Role.INVARIANT):
         for node, axis, index in _picks(loop, variable):
             reverse = is_reversed(loop.form(index), trip.form)

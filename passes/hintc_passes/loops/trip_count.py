@@ -7,6 +7,7 @@ import numpy as np
 from hintc.graphdef.emit import Emitter, known_array
 from hintc.ir import Port
 from hintc_passes.loops.bounds import Bounds, upper_bounds
+from hintc_passes.loops.ended import steps_until_all_ended
 from hintc_passes.loops.linear import Linear
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.values import is_zeros, known_int, readers, source_of
@@ -33,7 +34,8 @@ class TripCount:
     def __init__(self, loop: WhileLoop) -> None:
         self._loop = loop
         result = loop.cond.results[0].operands[0]
-        bounds = Bounds(upper_bounds(result, loop.form), loop.sizes)
+        forms = upper_bounds(result, loop.form, lambda p: steps_until_all_ended(loop, p))
+        bounds = Bounds(forms, loop.sizes)
         least = bounds.least()
         if least is None:
             raise Refusal(
@@ -75,7 +77,8 @@ class TripCount:
         """The trip count as an int32 scalar outside the loop."""
         if self.form.is_constant:
             return emit.constant(np.int32(max(self.form.constant, 0)), "trip_count")
-        if not self.form.constant and list(self.form.terms.values()) == [1]:
+        is_size = not self.form.constant and list(self.form.terms.values()) == [1]
+        if is_size and next(iter(self.form.terms))[0] == "dimension":
             return self.value(emit, self.form)
         zero = emit.constant(np.int32(0), "trip_count/zero")
         return emit.binary("Maximum", self.value(emit, self.form), zero, "trip_count")

@@ -18,6 +18,8 @@ from hintc_passes.loops.values import known_int, readers, source_of
 
 OPS = ("StatelessWhile", "While")
 """Ops of functional loops."""
+IF_OPS = ("StatelessIf", "If")
+"""Ops of functional conditions."""
 AFTERWARDS = ("TensorListStack", "TensorListGetItem", "TensorListGather", "TensorListLength")
 """Ops that may read a written list after the loop."""
 
@@ -30,6 +32,8 @@ class Role(enum.Enum):
     READ_LIST = "a TensorList that is only read"
     WRITE_LIST = "a TensorList that each step writes once"
     LAST_LIST = "a TensorList of one row that every step writes"
+    ENDED = "says which rows are at their end"
+    AHEAD = "is the row that the step before has read for this one"
     STATE = "anything else"
 
 
@@ -47,6 +51,7 @@ class Variable:
         items: for a read list its TensorListGetItem nodes; for a written one the one
             TensorListSetItem.
         ends: for a written list the nodes that read its final value.
+        of: the lengths of rows that have ended; the list of rows read ahead.
     """
 
     at: int
@@ -57,6 +62,7 @@ class Variable:
     counts: Linear = field(default_factory=Linear)
     items: list[Node] = field(default_factory=list)
     ends: list[Node] = field(default_factory=list)
+    of: Variable | None = None
 
 
 @dataclass
@@ -67,6 +73,7 @@ class WhileLoop:
         shapes: static shapes of the loop's operands, and of the tensors behind lists.
         sizes: scalars outside the loop as linear forms.
         hoisted: nodes that were added outside to compute bounds that the condition computes.
+        ahead: the conditions that read a row for the next step.
     """
 
     node: Node
@@ -77,6 +84,7 @@ class WhileLoop:
     shapes: Mapping[Port, Shape]
     sizes: Sizes
     hoisted: list[Node] = field(default_factory=list)
+    ahead: list[Node] = field(default_factory=list)
 
     def with_role(self, role: Role) -> list[Variable]:
         """The variables of one role, in order."""
@@ -84,11 +92,10 @@ class WhileLoop:
 
     @classmethod
     def of(cls, module: Module, graph: Graph, node: Node) -> WhileLoop:
-        """Read a loop and give its variables roles.
+        """Read a loop and give its variables roles, but for lists: see `give_list_roles`.
 
         Raises:
-            Refusal: a TensorList or resource is used in a way that no Scan has, or a step has
-                side effects.
+            Refusal: a step has side effects.
         """
         cond, body = (_function(module, node, key) for key in ("cond", "body"))
         effects = [n for n in body if is_stateful(n) and not n.op.startswith("_")]
@@ -110,10 +117,22 @@ class WhileLoop:
                 variable.role = Role.INVARIANT
         for variable in variables:
             loop._find_counter(variable)
-        for variable in variables:
-            if variable.arg.node.attributes.get("T") is DType.VARIANT:
-                loop._give_list_role(variable)
         return loop
+
+    def give_list_roles(self) -> None:
+        """Tell apart which lists are read and which are written.
+
+        Raises:
+            Refusal: a TensorList or resource is used in a way that no Scan has.
+        """
+        for variable in self.variables:
+            if variable.arg.node.attributes.get("T") is DType.VARIANT:
+                self._give_list_role(variable)
+
+    def variable_of(self, arg: Port) -> Variable | None:
+        """The variable that an argument of the body or the condition is."""
+        args = arg.node.graph.args if arg.node.op == "_Arg" else []
+        return self.variables[args.index(arg.node)] if arg.node in args else None
 
     def _find_counter(self, variable: Variable) -> None:
         if variable.role is not Role.STATE or not self._is_scalar(variable):
@@ -134,16 +153,14 @@ class WhileLoop:
         return linear(port, self._leaf)
 
     def _leaf(self, port: Port) -> Linear | None:
-        node = port.node
-        args = node.graph.args if node.op == "_Arg" else []
-        if node in args:
-            variable = self.variables[args.index(node)]
+        variable = self.variable_of(port)
+        if variable is not None:
             if variable.role is Role.COUNTER:
                 return variable.counts
             if variable.role is Role.INVARIANT and self._is_scalar(variable):
                 return self.sizes.form(variable.first)
             return None
-        outside = self._outside(port) if node.graph is self.cond else None
+        outside = self._outside(port) if port.node.graph is self.cond else None
         return None if outside is None else self.sizes.form(outside)
 
     def _outside(self, port: Port) -> Port | None:
@@ -179,7 +196,7 @@ class WhileLoop:
         if first.op != "TensorListFromTensor":
             raise bad_list(variable, f"it comes from a {first.op}")
         for reader, slot in readers(self.body, variable.arg):
-            if reader.op == "_Retval":
+            if reader.op == "_Retval" or reader in self.ahead:
                 continue
             if reader.op != "TensorListGetItem" or slot != 0:
                 raise bad_list(variable, f"a {reader.op} reads it")
