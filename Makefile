@@ -46,6 +46,18 @@ check: $(STAMP) ## format, lint, types, tests, one after the other
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --ignore=tests/test_static.py $(ARGS)
 
+# "make hunt N=500 SEED=1000"
+N ?= 100
+SEED ?= 0
+
+.PHONY: hunt
+hunt: $(STAMP) ## N random recurrent models from SEED on; prints what is wrong or not fused
+	@$(BIN)/python tests/scripts/hunt.py --number $(N) --seed $(SEED) $(ARGS) 2> >(grep -e Error -e '^  File' >&2)
+
+.PHONY: matrix
+matrix: $(STAMP) ## all TF1 functions × cells × options; writes docs/tf1-matrix.md
+	@$(BIN)/python tests/scripts/tf1_matrix.py $(ARGS) 2> >(grep -e Error -e '^  File' >&2)
+
 .PHONY: bench
 bench: $(STAMP) ## measure speed beside peers; prints times, ratios and growth
 	@for script in benchmarks/bench_*.py; do \

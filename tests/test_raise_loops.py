@@ -213,6 +213,18 @@ def test_equal_states_are_carried_once(spec: Any) -> None:
     check_same(graph_def, module, 2, feeds(1), feeds(3))
 
 
+def test_a_state_that_nobody_needs_is_not_carried() -> None:
+    def build(x: Any) -> list[Any]:
+        h = tf.zeros([tf.shape(x)[1], UNITS])
+        return [tf.scan(lambda past, row: (cell(row, past[1]),) * 2, x, (h + 1.0, h))[0]]
+
+    graph_def = tf.compat.v1.graph_util.extract_sub_graph(traced(build, x=SEQUENCE), ["y_0"])
+    module, report = raised(graph_def)
+    assert report.changed
+    assert len(only_scan(module).states) == 1
+    check_same(graph_def, module, 1, feeds(1), feeds(3))
+
+
 def test_states_that_start_different_stay_two() -> None:
     graph_def = traced(lambda x: masked_loop(x, first=1.0), x=SEQUENCE)
     module, report = raised(graph_def)

@@ -250,9 +250,9 @@ def plain(x: Any, states: list[Any], t: int) -> Any:
     ("step", "first", "code", "says"),
     [
         (other_activation, zeros, "chain-differs", "Sigmoid"),
-        (other_weights, zeros, "chain-", ""),
+        (other_weights, zeros, "", ""),
         (two_back, zeros, "", ""),
-        (plain, one_row, "state-changes-shape", "[1,4]"),
+        (plain, one_row, "state-changes-shape", "<1x4>"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

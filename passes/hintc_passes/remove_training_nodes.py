@@ -270,7 +270,7 @@ class _TimesOne(RewritePass):
     """``x * 1`` and ``x * ones_like(x)``: what Keras leaves of a dropout mask."""
 
     name: ClassVar[str] = "multiplications by one"
-    keep_escaping: ClassVar[bool] = True  # gates of one cell share their ones
+    keep_escaping: ClassVar[bool] = True  # gates of a cell share their mask
 
     def pattern(self, op: OpBuilder, x: Any) -> Any:
         """Ones of another shape might broadcast, so only a scalar one is surely harmless."""

@@ -119,7 +119,8 @@ def _fuse(
     for slot, array in cell.weights.items():
         operands[slot] = _constant(node, slot, array)
     operands.update({slot: scan.states[at] for slot, at in cell.states.items()})
-    results = (*cell.final, *("output" for _ in scan.reverse_ys))
+    _read_first_output(node, scan)
+    results = (*cell.final, *(None if k else "output" for k in range(len(scan.reverse_ys))))
     fusion = Fusion(kernel.op.name, operands, results, cell.attributes)
     scan.with_fusion(fusion).write_to(module, node)
     return f"{cell.description}: {kernel.op.name}."
@@ -130,6 +131,13 @@ def _input(node: Node, scan: Scan, groups: Groups) -> Port:
     emit = Emitter(node.graph, f"{node.name}/input", (node.name,))
     parts = [functools.reduce(emit.add, [scan.xs[at] for at in group]) for group in groups]
     return emit.concat(parts, axis=2) if len(parts) > 1 else parts[0]
+
+
+def _read_first_output(node: Node, scan: Scan) -> None:
+    """Who reads a further output, which is h like the first, reads the first; all run forward."""
+    first = len(scan.states)
+    for at in range(first + 1, first + len(scan.reverse_ys)):
+        node.graph.replace_uses(Port(node, at), Port(node, first))
 
 
 def _require_float(scan: Scan) -> None:

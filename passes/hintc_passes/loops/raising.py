@@ -54,7 +54,7 @@ class _Raising:
         self._origin = node.origin or (node.name,)
         self._emit = Emitter(loop.graph, node.name, self._origin)
         self._trip = TripCount(loop, limits)
-        self._states = loop.with_role(Role.STATE)
+        self._states = _live_states(loop)
         self._lasts = [
             LastRow.of(v, self._states, self._trip)
             for v in loop.with_role(Role.LAST_LIST)
@@ -331,6 +331,25 @@ def _as_gather(graph: Graph, item: Node) -> Port:
     graph.replace_uses(Port(item), row)
     graph.remove(item)
     return row
+
+
+def _live_states(loop: WhileLoop) -> list[Variable]:
+    """The states that a result of the loop depends on; tf.scan carries its outputs for nothing."""
+    states = {v.arg: v for v in loop.with_role(Role.STATE)}
+    live = {v.arg for v in states.values() if loop.graph.uses(Port(loop.node, v.at))}
+    pending = [states[arg].next for arg in live]
+    for role in (Role.WRITE_LIST, Role.LAST_LIST):
+        pending += [v.items[0].operands[2] for v in loop.with_role(role)]
+    seen: set[Node] = set()
+    while pending:
+        port = pending.pop()
+        if port in states and port not in live:
+            live.add(port)
+            pending.append(states[port].next)
+        if port.node not in seen:
+            seen.add(port.node)
+            pending.extend(port.node.operands)
+    return [v for arg, v in states.items() if arg in live]
 
 
 def _body_name(node: Node) -> str:

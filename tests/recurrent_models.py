@@ -1,0 +1,309 @@
+"""Random recurrent models: a seed gives a recipe, which says what is exactly a kernel's maths.
+
+The recipe is plain Python; `recurrent_fronts` builds it in TensorFlow or Keras.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model_check import Outcome
+
+DEPTH, WIDTH, STEPS = 3, 4, 5
+GRAPHS = (
+    "v1 dynamic",
+    "v1 static",
+    "hinted dynamic",
+    "hinted static",
+    "while",
+    "scan",
+    "autograph",
+)
+FRONTS = (*GRAPHS, "keras 2", "keras 3")
+LSTM_ACTIVATIONS = ("tanh", "relu", "relu6")
+RNN_ACTIVATIONS = (*LSTM_ACTIVATIONS, "linear")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One layer of cells.
+
+    Attributes:
+        kind: "lstm", "rnn", "gru".
+        units: of the state.
+        options: of the front end's cell, see `_options`.
+        wrapper: of TF1: "none", "dropout", "residual", "device".
+    """
+
+    kind: str
+    units: int
+    options: dict[str, Any] = field(default_factory=dict)
+    wrapper: str = "none"
+
+    @property
+    def width(self) -> int:
+        """Of the output."""
+        return int(self.options.get("num_proj") or self.units)
+
+    @property
+    def trap(self) -> str:
+        """One of `TRAPS` if the cell really has it."""
+        trap = str(self.options.get("trap", ""))
+        square = self.width == self.units
+        same = self.options.get("activation") == "relu6"
+        idle = (trap in ("swapped", "reads c") and not square) or (
+            trap == "two activations" and same
+        )
+        return "" if idle else trap
+
+    @property
+    def exact(self) -> bool:
+        """Whether one step is what a kernel computes."""
+        activation = self.options.get("activation", "tanh")
+        if self.kind == "gru" or self.trap:
+            return False
+        if self.kind == "rnn":
+            return activation in RNN_ACTIVATIONS
+        gate = self.options.get("recurrent_activation", "sigmoid")
+        return activation in LSTM_ACTIVATIONS and gate == "sigmoid"
+
+    def __str__(self) -> str:
+        options = [f"{k}={v}" for k, v in self.options.items()]
+        options += [self.wrapper] if self.wrapper != "none" else []
+        return f"{self.kind}{self.units}" + (f"({', '.join(options)})" if options else "")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that one loop runs, one after the other.
+
+    Attributes:
+        cells: the first reads the sequence.
+        direction: "forward", "backward" or "both".
+        merge: of both directions: "concat", "sum" or "mul".
+        initial: the states start as "zeros" or as something "computed" from the inputs.
+    """
+
+    cells: tuple[Cell, ...]
+    direction: str = "forward"
+    merge: str = "concat"
+    initial: str = "zeros"
+
+    @property
+    def ways(self) -> int:
+        return 2 if self.direction == "both" else 1
+
+    @property
+    def width(self) -> int:
+        """Of the output."""
+        both = self.direction == "both" and self.merge == "concat"
+        return self.cells[-1].width * (2 if both else 1)
+
+    def __str__(self) -> str:
+        text = " > ".join(map(str, self.cells))
+        text += f" {self.direction}" if self.direction != "forward" else ""
+        text += f" {self.merge}" if self.direction == "both" else ""
+        return text + (" computed state" if self.initial == "computed" else "")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model.
+
+    Attributes:
+        seed: that it was made from; also of its weights.
+        front: one of `FRONTS`.
+        control_flow: version 1 or 2, of TF1's front ends and hand-written loops.
+        groups: run one after the other.
+        time_major: layout of the input and of the outputs.
+        lengths: whether rows have lengths (Keras: a mask).
+        dynamic_batch, dynamic_time: which dimensions are unknown.
+        read: what of the last group the outputs are: "sequence", "last", "h", "c".
+        beside: what else is in the model: "nothing"; "residual": around each group; "attention":
+            between groups; "shared": the first group runs on two inputs; "nested": the first group
+            runs in an outer loop of two steps.
+    """
+
+    seed: int
+    front: str
+    control_flow: int
+    groups: tuple[Group, ...]
+    time_major: bool
+    lengths: bool
+    dynamic_batch: bool
+    dynamic_time: bool
+    read: tuple[str, ...]
+    beside: str
+
+    @property
+    def keras(self) -> bool:
+        return self.front.startswith("keras")
+
+    @property
+    def recurrences(self) -> list[bool]:
+        """For each recurrence that runs, whether it is exactly a kernel's maths."""
+        found = []
+        for number, group in enumerate(self.groups):
+            last = number == len(self.groups) - 1
+            read = not last or {"sequence", "last"} & set(self.read)
+            times = 2 if self.beside == "shared" and number == 0 and read else 1
+            nested = self.beside == "nested" and number == 0
+            for place, cell in enumerate(group.cells):
+                outer = place == len(group.cells) - 1
+                if not read and outer and cell.trap in ("shifted", "reads c"):
+                    cell = replace(cell, options=cell.options | {"trap": ""})
+                keeps_c = self.lengths and last and "c" in self.read
+                masked = self.lengths and self.keras
+                exact = cell.exact and not masked and not nested
+                exact = exact and not (keeps_c and outer)
+                found += [exact] * group.ways * times
+        return found
+
+    @property
+    def kernels(self) -> int:
+        """How many recurrences are exactly a kernel's maths."""
+        return sum(self.recurrences)
+
+    @property
+    def possible(self) -> int:
+        """How many a kernel may run: those in an outer loop too, of which nothing is demanded."""
+        nested = self.beside == "nested"
+        first = self.groups[0]
+        return self.kernels + (sum(c.exact for c in first.cells) * first.ways if nested else 0)
+
+    def __str__(self) -> str:
+        parts = [self.front]
+        parts += [f"cf{self.control_flow}"] if not self.keras else []
+        parts += [" | ".join(map(str, self.groups))]
+        parts += ["batch-major"] if not self.time_major and not self.keras else []
+        parts += ["lengths"] if self.lengths else []
+        parts += ["fixed batch"] if not self.dynamic_batch else []
+        parts += ["dynamic time"] if self.dynamic_time else []
+        parts += [self.beside] if self.beside != "nothing" else []
+        return f"{', '.join(parts)} -> {', '.join(self.read)}"
+
+
+def recipe(seed: int, control_flow: tuple[int, ...] = (1, 2)) -> Recipe:
+    """The recipe of a seed; always the same."""
+    chance = random.Random(seed)
+    front = chance.choice(FRONTS)
+    keras, static = front.startswith("keras"), front.endswith("static")
+    lengths = front != "scan" and chance.random() < 0.25
+    dynamic_time = not static and chance.random() < 0.4
+    beside = chance.choice(("nothing", "nothing", "residual", "attention", "shared", "nested"))
+    if beside == "nested" and (keras or front.startswith("hinted") or static):
+        beside = "nothing"
+    groups = _groups(chance, front, dynamic_time, nested=beside == "nested")
+    return Recipe(
+        seed,
+        front,
+        chance.choice(control_flow),
+        groups,
+        time_major=not keras and chance.random() < 0.5,
+        lengths=lengths,
+        dynamic_batch=chance.random() < 0.8,
+        dynamic_time=dynamic_time,
+        read=_read(chance, groups[-1]),
+        beside=beside,
+    )
+
+
+def _read(chance: random.Random, last: Group) -> tuple[str, ...]:
+    among = ["sequence", "last", "h"]
+    among += ["c"] if last.cells[-1].kind == "lstm" and chance.random() < 0.5 else []
+    chosen = [one for one in among if chance.random() < 0.45]
+    return tuple(chosen or [chance.choice(among)])
+
+
+def _groups(
+    chance: random.Random, front: str, dynamic_time: bool, *, nested: bool
+) -> tuple[Group, ...]:
+    groups: list[Group] = []
+    width = DEPTH
+    for number in range(chance.choice((1, 1, 2))):
+        cells: list[Cell] = []
+        ways = chance.choice(("forward", "forward", "backward", "both"))
+        merge = chance.choice(("concat", "sum", "mul"))
+        for _ in range(chance.choice((1, 1, 1, 2))):
+            cells.append(_cell(chance, front, cells[-1].width if cells else width))
+        if nested and number == 0:
+            cells, merge = [_nested_cell(chance, front)], "sum"
+        if front.startswith("keras") and not dynamic_time and chance.random() < 0.15:
+            cells = [Cell(c.kind, c.units, c.options | {"unroll": True}) for c in cells]
+        initial = "computed" if chance.random() < 0.2 else "zeros"
+        groups.append(Group(tuple(cells), ways, merge, initial))
+        width = groups[-1].width
+    return tuple(groups)
+
+
+def _cell(chance: random.Random, front: str, width: int) -> Cell:
+    hinted = front.startswith("hinted")
+    kinds = ("lstm", "lstm", "rnn") if hinted else ("lstm", "lstm", "rnn", "gru")
+    kind = chance.choice(kinds)
+    units = chance.choice((WIDTH, WIDTH, WIDTH + 1))
+    options = _options(chance, front, kind)
+    wrapper = "none"
+    if front.startswith("v1"):
+        wrapper = chance.choice(("none", "none", "none", "dropout", "residual", "device"))
+        out = options.get("num_proj") or units
+        wrapper = "none" if wrapper == "residual" and out != width else wrapper
+    return Cell(kind, units, options, wrapper)
+
+
+def _nested_cell(chance: random.Random, front: str) -> Cell:
+    """A plain cell whose output has the width of the inputs."""
+    packed = {"order": "ifgo", "packing": "two"} if front in GRAPHS[4:] else {}
+    kind = chance.choice(("lstm", "rnn", "gru"))
+    return Cell(kind, DEPTH, packed if kind == "lstm" else {})
+
+
+def _options(chance: random.Random, front: str, kind: str) -> dict[str, Any]:
+    def some(probability: float, **options: Any) -> dict[str, Any]:
+        return options if chance.random() < probability else {}
+
+    activations = ["relu", "relu6", "sigmoid"] + (["linear"] if kind == "rnn" else [])
+    found: dict[str, Any] = {}
+    if kind != "gru":
+        found |= some(0.25, activation=chance.choice(activations))
+    if front.startswith("keras"):
+        found |= some(0.2, use_bias=False) | some(0.15, as_cell=True)
+        found |= some(0.1, dropout=0.2) if front == "keras 2" else {}
+        if kind != "rnn":
+            found |= some(0.15, recurrent_activation="hard_sigmoid") | some(0.2, implementation=1)
+        return found | (some(0.5, reset_after=False) if kind == "gru" else {})
+    if kind != "lstm":
+        return found | (some(0.2, trap="shifted") if front in GRAPHS[4:] and kind == "rnn" else {})
+    found |= some(0.3, use_peepholes=True) | some(0.25, cell_clip=0.3)
+    found |= some(0.3, num_proj=WIDTH if chance.random() < 0.5 else DEPTH)
+    if "num_proj" in found:
+        found |= some(0.4, proj_clip=0.1)
+    found |= some(0.3, forget_bias=chance.choice((0.0, 0.5)))
+    if front.startswith("v1"):
+        return found | some(0.15, state_is_tuple=False) | some(0.15, num_unit_shards=2)
+    if front in GRAPHS[4:]:
+        found |= {"order": "".join(chance.sample("ifgo", 4))}
+        found |= {"packing": chance.choice(("concat", "two", "four"))}
+        found |= some(0.2, use_bias=False) | some(0.15, cifg=True)
+        found |= some(0.2, trap=chance.choice(TRAPS))
+    return found
+
+
+TRAPS = ("swapped", "shifted", "zoneout", "hard gate", "time", "two activations", "reads c", "half")
+"""Small departures from the LSTM's maths that must not fuse: the body returns h as c and c as h;
+y is the previous h; the new h is mixed with the old; a gate is a hard sigmoid; a gate reads the
+index of the step; one tanh is a relu; y is c; the new value is halved."""
+
+
+def check_seed(seed: int) -> Outcome:
+    """Build the model of a seed, convert it and compare it."""
+    from model_check import Outcome, check
+    from recurrent_fronts import build
+
+    try:
+        model = build(recipe(seed))
+    except Exception as error:  # noqa: BLE001 - the recipe is wrong
+        return Outcome("failed", f"cannot be built: {type(error).__name__}: {error}"[:300])
+    return check(model)

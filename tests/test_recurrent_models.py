@@ -1,0 +1,85 @@
+"""Random recurrent models: right, and fused or refused with a reason; `make hunt` runs more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from model_check import check
+from recurrent_fronts import build
+from recurrent_models import Cell, Group, Recipe, check_seed, recipe
+
+SEEDS = range(1000, 1040)
+WRONG = ("wrong", "illegal", "too much")
+
+
+def _cells(model: Recipe) -> list[Cell]:
+    return [cell for group in model.groups for cell in group.cells]
+
+
+LATER: dict[str, Callable[[Recipe], bool]] = {
+    "control flow 1": lambda model: model.control_flow == 1 and not model.keras,
+    "chains without hints": lambda model: (
+        model.front == "v1 static" or any("unroll" in cell.options for cell in _cells(model))
+    ),
+    "packed states": lambda model: any("state_is_tuple" in c.options for c in _cells(model)),
+    "lengths in chains and loops by hand": lambda model: (
+        model.lengths and model.front in ("hinted static", "while", "autograph")
+    ),
+    "h is no output of a residual cell": lambda model: (
+        model.lengths and any(cell.wrapper == "residual" for cell in _cells(model))
+    ),
+    "unknown width in a loop of loops": lambda model: model.beside == "nested",
+}
+"""What does not fuse yet, or not convert: such a model must only not be wrong."""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_model(seed: int) -> None:
+    model, outcome = recipe(seed), check_seed(seed)
+    assert outcome.status not in WRONG, (str(model), outcome)
+    if not any(concerns(model) for concerns in LATER.values()):
+        assert outcome.status == ("fused" if model.kernels else "refused"), (str(model), outcome)
+
+
+def test_recipes_are_reproducible_and_differ() -> None:
+    texts = [str(recipe(seed)) for seed in range(200)]
+    assert texts == [str(recipe(seed)) for seed in range(200)]
+    assert len(set(texts)) == len(texts)
+
+
+LSTM = Group((Cell("lstm", 4, {"order": "ifgo", "packing": "two"}),))
+PLAIN = Recipe(
+    seed=1,
+    front="while",
+    control_flow=2,
+    groups=(LSTM,),
+    time_major=True,
+    lengths=False,
+    dynamic_batch=True,
+    dynamic_time=False,
+    read=("sequence",),
+    beside="nothing",
+)
+FOUND: dict[str, Recipe] = {
+    "tf.scan that gives its state as output": replace(PLAIN, front="scan"),
+    "tf.scan whose outputs start other than its state": replace(
+        PLAIN, front="scan", groups=(replace(LSTM, initial="computed"),), read=("last",)
+    ),
+    "a range of autograph, whose step is captured": replace(PLAIN, front="autograph"),
+    "gates that share a dropout mask": replace(
+        PLAIN,
+        front="keras 2",
+        groups=(Group((Cell("lstm", 4, {"dropout": 0.2, "implementation": 1}),)),),
+        time_major=False,
+    ),
+}
+"""What `make hunt` found once; all of it fuses now."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_found(name: str) -> None:
+    outcome = check(build(FOUND[name]))
+    assert outcome.status == "fused", outcome
