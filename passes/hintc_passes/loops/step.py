@@ -95,6 +95,14 @@ def new_step(
     return function
 
 
+def add_in_place_of(module: Module, old: Node, scan: Scan, name: str) -> Node:
+    """Add a Scan that takes the place of another: its origin, device and control operands."""
+    new = scan.add_to(module, old.graph, name=name, origin=old.origin or (name,))
+    new.device = old.device
+    old.graph.set_controls(new, old.controls)
+    return new
+
+
 def argument_shapes(module: Module, graph: Graph, node: Node) -> list[Shape]:
     """Shapes of the arguments of a Scan's step, as far as `graph`, which has the Scan, tells."""
     scan = Scan.of(node)
