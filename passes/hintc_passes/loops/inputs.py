@@ -173,9 +173,6 @@ class _Hoisting:
             body=self._module.add_function(body).name,
             xs=(*(scan.xs[k] for k in xs), *before.values()),
             invariants=tuple(outer[p] for p in kept),
-            reverse_xs=(
-                *(scan.reverse_xs[k] for k in xs),
-                *(self._backwards[p] for p in self.moved),
-            ),
+            reverse_xs=(*(scan.reverse_xs[k] for k in xs), *backwards),
         )
         return add_in_place_of(self._module, self._node, new, name)
