@@ -23,6 +23,7 @@ DEFAULT_PIPELINE = ",".join(
         "collect-hints",
         "eliminate-dead-code",
         "raise-loops",
+        "unroll-while",
         "reroll-chains",
         "split-states",
         "peel-lengths",
@@ -35,6 +36,7 @@ DEFAULT_PIPELINE = ",".join(
         "fuse-bidirectional",
         "inline-functions",
         "fold-constants",
+        "resolve-lists",
         "eliminate-dead-code",
     )
 )
