@@ -70,3 +70,17 @@ class PassReport:
     def note(self, code: str, node: str, reason: str, remedy: str = "") -> None:
         """Remark on something that is neither."""
         self.remarks.append(Remark(RemarkKind.NOTE, code, node, reason, remedy))
+
+
+class Refusal(Exception):
+    """Raised inside a pass, which leaves the node alone and turns it into a remark.
+
+    Args:
+        code: stable short name of the reason.
+        reason: one sentence.
+        remedy: what the user can do, "" if nothing.
+    """
+
+    def __init__(self, code: str, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.code, self.reason, self.remedy = code, reason, remedy

@@ -24,9 +24,8 @@ from hintc.graphdef.scan_lowering import (
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import SCAN, Graph, Module, Node, Port, Scan
 from hintc.registry import register
-from hintc.remark import PassReport
+from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
-from hintc_passes.loops.refusal import Refusal
 
 Form = Literal["auto", "fused", "unroll", "while"]
 

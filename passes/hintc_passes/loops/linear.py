@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hintc.graphdef.emit import known_array
 from hintc.ir import Port
-from hintc_passes.loops.values import source_of
+from hintc_passes.analysis.values import source_of
 
 Atom = tuple[str, Hashable]
 """What a form is linear in, compared by equality: a dimension, or any other value."""

@@ -12,11 +12,11 @@ from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import AttributeValue, Graph, Module, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.lanes import Chain, Kind, Lane, Lockstep
-from hintc_passes.loops.sequences import transpose
+from hintc_passes.chains.lanes import Chain, Kind, Lane, Lockstep
+from hintc_passes.chains.sequences import transpose
 
 if TYPE_CHECKING:
-    from hintc_passes.loops.chains import Unrolled
+    from hintc_passes.chains.chains import Unrolled
 
 _FEW = 2
 """So many rows are read one by one; more by one Unpack."""

@@ -12,16 +12,16 @@ from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import DType, Graph, Module, Node, Port, Scan, Tensor
 from hintc.ir.opdefs import is_stateful
-from hintc_passes.loops.chain_results import ChainResults
-from hintc_passes.loops.chain_step import a_value, nodes_of, step_function
-from hintc_passes.loops.lanes import NEVER, Chain, Kind, Lane, Lockstep
-from hintc_passes.loops.merging import merge_equal
-from hintc_passes.loops.positions import Domain, Positions
-from hintc_passes.loops.proposal import Proposal
-from hintc_passes.loops.raising import check_kept
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.sequences import Elements, find_elements
-from hintc_passes.loops.values import known_int
+from hintc.remark import Refusal
+from hintc_passes.analysis.merging import merge_equal
+from hintc_passes.analysis.values import known_int
+from hintc_passes.chains.lanes import NEVER, Chain, Kind, Lane, Lockstep
+from hintc_passes.chains.positions import Domain, Positions
+from hintc_passes.chains.proposal import Proposal
+from hintc_passes.chains.results import ChainResults
+from hintc_passes.chains.sequences import Elements, find_elements
+from hintc_passes.chains.step_function import a_value, nodes_of, step_function
+from hintc_passes.scans.state_shapes import check_kept
 
 _LEAST_STEPS = 3
 """Fewer steps that differ were hardly meant as a recurrence: no remark."""

@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hintc.ir import Graph, Node, Port
-from hintc_passes.loops.merging import attributes_key
-from hintc_passes.loops.refusal import Refusal
+from hintc.remark import Refusal
+from hintc_passes.analysis.merging import attributes_key
 
 Lane = tuple[Port | None, ...]
 NEVER = -1

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hintc.graft import COLOCATION, graft
 from hintc.ir import DType, Function, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.lanes import Chain, Kind, Lane
+from hintc_passes.chains.lanes import Chain, Kind, Lane
 
 
 def step_function(

@@ -14,8 +14,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from hintc.ir import Node, Port
 from hintc.ir.opdefs import is_stateful, result_dtypes
-from hintc_passes.loops.lanes import PRODUCTS, Lane
-from hintc_passes.loops.merging import attributes_key
+from hintc_passes.analysis.merging import attributes_key
+from hintc_passes.chains.lanes import PRODUCTS, Lane
 
 _CARRIED: Hashable = ("carried",)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hintc.ir import Port
-from hintc_passes.loops.merging import merge_equal
-from hintc_passes.loops.step import Step
-from hintc_passes.loops.values import source_of
+from hintc_passes.analysis.merging import merge_equal
+from hintc_passes.analysis.values import source_of
+from hintc_passes.scans.step import Step
 
 
 @dataclass(frozen=True)
