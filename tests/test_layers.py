@@ -55,6 +55,7 @@ FOLDERS: dict[str, set[str]] = {
     "loops": {"analysis", "scans"},
     "chains": {"analysis", "scans"},
     "frames": {"analysis"},
+    "directions": {"analysis"},
 }
 
 
