@@ -37,7 +37,7 @@ class Remark:
 
     def __str__(self) -> str:
         text = f"{self.kind.value}[{self.code}] {self.pass_name}: '{self.node}': {self.reason}"
-        return f"{text} {self.remedy}" if self.remedy else text
+        return f"{text.removesuffix('.')}. {self.remedy}" if self.remedy else text
 
 
 @dataclass
