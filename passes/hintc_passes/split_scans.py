@@ -4,7 +4,7 @@ A Scan whose states fall into groups that do not depend on each other in a circl
 one Scan for each group, in order of dependence; what a later group reads of an earlier one becomes
 an output of the earlier Scan and a sequence of the later. Each can then be recognised by itself.
 Elementwise ops that only outputs need, a residual say, are done behind the Scan, on all steps at
-once.
+once. Where only the last row of a state's sequence is read, the final state is read.
 
 Other Scans with one group stay as they are. Scans with side effects are never split.
 """
@@ -22,6 +22,7 @@ from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.scans.distribution import Distribution
+from hintc_passes.scans.final_rows import read_final_states
 from hintc_passes.scans.outputs import hoist_outputs
 from hintc_passes.scans.step import Step, add_in_place_of, new_step, open_scans
 
@@ -51,6 +52,7 @@ class SplitScans(Pass):
         report: PassReport,
         bodies: dict[str, None],
     ) -> None:
+        node = self._read_final_states(module, graph, node, report, bodies)
         node = self._hoist(module, graph, node, report, bodies)
         step = Step.of(module, node)
         distribution = Distribution(step)
@@ -72,6 +74,22 @@ class SplitScans(Pass):
         report.note("split", name, f"holds {len(parts)} recurrences, one Scan each now")
         for part in parts:  # what one layer passes to the next may be more than its state
             self._hoist(module, graph, part, report, bodies)
+
+    def _read_final_states(
+        self,
+        module: Module,
+        graph: Graph,
+        node: Node,
+        report: PassReport,
+        bodies: dict[str, None],
+    ) -> Node:
+        body = Scan.of(node).body
+        new = read_final_states(module, graph, node)
+        if new is None:
+            return node
+        bodies[body] = None
+        report.count("final states")
+        return new
 
     def _hoist(
         self,

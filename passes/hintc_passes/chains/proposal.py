@@ -111,9 +111,19 @@ class Proposal:
             fitting = {
                 n: None for n in self._readers.get(anchor, ()) if self._fits(n, node, wanted)
             }
+            if len(fitting) > 1:
+                fitting = {n: None for n in fitting if self._starts(n, node)}
             if len(fitting) == 1:
                 found[node] = next(iter(fitting))
         return found
+
+    def _starts(self, candidate: Node, node: Node) -> bool:
+        """True if the candidate reads initial states where the node reads the step before."""
+        return all(
+            self._step(initial) < 0
+            for p, initial in zip(node.operands, candidate.operands, strict=True)
+            if self._step(p) == 0 and self._same.get(p, p) not in self._element
+        )
 
     def _in_first(
         self, port: Port, ports: Mapping[Port, Port], found: Mapping[Node, Node]

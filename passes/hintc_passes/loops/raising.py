@@ -24,6 +24,7 @@ from hintc.ir import (
 from hintc.ir.scan import dtype_of
 from hintc_passes.analysis.values import readers, source_of, sweep
 from hintc_passes.loops.ended import understand
+from hintc_passes.loops.filled_lists import make_filled_lists
 from hintc_passes.loops.last_row import LastRow
 from hintc_passes.loops.linear import STEP, Linear, known_scalar
 from hintc_passes.loops.rows import Rows, is_reversed, rows_read
@@ -37,8 +38,9 @@ def raise_loop(module: Module, graph: Graph, node: Node) -> Node:
     """Replace the loop by a Scan of the same name.
 
     Raises:
-        Refusal: it is no Scan; nothing was changed.
+        Refusal: it is no Scan; nothing was changed but how lists are made.
     """
+    make_filled_lists(module, graph, node)
     loop = WhileLoop.of(module, graph, node)
     try:
         limits = understand(module, loop)

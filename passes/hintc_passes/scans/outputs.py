@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hintc.graft import graft
-from hintc.graphdef.shapes import infer_shapes
+from hintc.graphdef.shapes import argument_shapes, infer_shapes
 from hintc.ir import Graph, Module, Node, Port, Scan, producers
 from hintc_passes.analysis.values import source_of
 from hintc_passes.scans.step import (
     Step,
     add_in_place_of,
-    argument_shapes,
     dependencies,
     new_step,
 )
