@@ -260,7 +260,11 @@ class _Raising:
                 for end in variable.ends:
                     left += self._replace_end(end, rows)
         graph.replace_control_uses(old, [node])
-        sweep(graph, [*left, old])
+        sweep(graph, left)
+        before = [*(p.node for p in old.operands), *old.controls]
+        if old in graph and not graph.is_used(old):  # stateful by name only
+            graph.remove(old)
+        sweep(graph, before)
         return node
 
     def _replace_final(self, variable: Variable, scan: Scan, node: Node) -> None:
