@@ -113,6 +113,8 @@ class Unrolled:
             chain = _core(lockstep.run(roots))
             joined = _join(chain)
             chain = _core(chain)
+            for mask in proposal.masks():
+                lockstep.add(chain, mask)
             _check(chain)
         except Refusal as refusal:
             raise _DiffersError(FailedChain(a_value(roots[0]).node, refusal)) from None
