@@ -146,19 +146,19 @@ class Lockstep:
         }
         return self._chain
 
-    def add(self, chain: Chain, lane: Lane) -> None:
-        """Add a lane to a chain if it is computed from lanes of the chain and fixed values."""
+    def is_computed_from(self, chain: Chain, lane: Lane) -> bool:
+        """True if each step computes the lane from lanes of a chain and fixed values alone."""
         ports = [port for port in lane if port is not None]
-        if lane in chain.lanes or len(ports) < chain.trip or not _alike(ports):
-            return
+        if len(ports) < chain.trip or not _alike(ports):
+            return False
         if any(self.step(port) != k for k, port in enumerate(ports)):
-            return
-        read = self._operand_lanes(lane)
-        fixed = [p for p in read if p not in chain.lanes]
-        if all(p[0] is not None and set(p) == {p[0]} and self.step(p[0]) == NEVER for p in fixed):
-            chain.lanes |= dict.fromkeys(fixed, Kind.FIXED)
-            chain.lanes[lane] = Kind.COMPUTED
-            chain.operands[lane] = read
+            return False
+        return all(
+            read in chain.lanes
+            or (*read[:-1], None) in chain.lanes
+            or (read[0] is not None and set(read) == {read[0]} and self.step(read[0]) == NEVER)
+            for read in self._operand_lanes(lane)
+        )
 
     def _whole(self, lane: Lane) -> Lane:
         """The lane with its last value, if a lane with that one is known."""

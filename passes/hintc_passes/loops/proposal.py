@@ -151,9 +151,14 @@ class Proposal:
             not self._loosely and attributes_key(candidate) != attributes_key(node)
         ):
             return False
+        reads = (self._same.get(p, p) for p in node.operands)
         return all(
             w is None or w == r or (self._loosely and self._step(w) < 0)
             for w, r in zip(wanted, read, strict=True)
+        ) and all(
+            # what is carried starts as something that the first step does not compute
+            self._step(p) != 0 or p in self._element or self._step(r) < 0
+            for p, r in zip(reads, read, strict=True)
         )
 
     # -- the result --------------------------------------------------------------------------
