@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,8 +111,12 @@ class Unrolled:
         lockstep = Lockstep(step, self.same, list(by_lane), domain[0])
         try:
             chain = _core(lockstep.run(roots))
+            masks = [m for m in proposal.masks() if lockstep.is_computed_from(chain, m)]
+            if masks:
+                lockstep = Lockstep(step, self.same, list(by_lane), domain[0])
+                chain = _core(lockstep.run([*roots, *masks]), masks)
             joined = _join(chain)
-            chain = _core(chain)
+            chain = _core(chain, masks)
             _check(chain)
         except Refusal as refusal:
             raise _DiffersError(FailedChain(a_value(roots[0]).node, refusal)) from None
@@ -135,10 +139,10 @@ class _DiffersError(Exception):
         self.failed = failed
 
 
-def _core(chain: Chain) -> Chain:
-    """Without what the carried values do not need: an output layer of each step, say."""
+def _core(chain: Chain, outputs: Sequence[Lane] = ()) -> Chain:
+    """Without what neither carried values nor `outputs` need: an output layer, say."""
     core: dict[Lane, None] = {}
-    pending = [*chain.following, *chain.following.values()]
+    pending = [*chain.following, *chain.following.values(), *outputs]
     while pending:
         lane = pending.pop()
         if lane not in core:

@@ -58,7 +58,10 @@ class ChainResults:
         self._stacks: dict[Lane, list[Node]] = {}
         self._rows: dict[Lane, list[int]] = {}
         found: dict[Output, None] = {}
-        for lane in self._recurrent():
+        self._seen: set[Port] = set()
+        nexts = set(chain.following.values())
+        # an output of the first step may be the first state, too: its readers read the outputs
+        for lane in sorted(self._recurrent(), key=nexts.__contains__):
             found.update(dict.fromkeys(self._outputs(lane)))
         self.ys = list(found)
 
@@ -87,8 +90,9 @@ class ChainResults:
         stacks: dict[Node, bool] = {}
         rows: list[int] = []
         for k, port in enumerate(lane):
-            if port is None or self._lockstep.step(port) != k:
-                continue  # reads nothing of this chain, or is not computed
+            if port is None or port in self._seen or self._lockstep.step(port) != k:
+                continue  # reads nothing of this chain, or is not computed, or is had already
+            self._seen.add(port)
             readers = self._outside_readers(port)
             for node in readers if k == 0 else ():
                 if self._is_stack(node, lane):

@@ -36,7 +36,7 @@ def step_function(
         same: equal values.
     """
     function = Function(name)
-    function.add_arg("t", DType.INT32)
+    t = Port(function.add_arg("t", DType.INT32))
     values: dict[Lane, Port] = {}
     for kind, lanes in (("x", xs), ("state", states)):
         for k, lane in enumerate(lanes):
@@ -49,6 +49,7 @@ def step_function(
     for lane in chain.of_kind(Kind.FIXED):
         port = a_value(lane)
         values[lane] = fixed.get(port) or Port(copies[port.node], port.index)
+    values |= dict.fromkeys(chain.of_kind(Kind.INDEX), t)
     results = [*(chain.following[s] for s in states), *ys]
     _compute(function, chain, results, values)
     for at, lane in enumerate(results):

@@ -22,11 +22,11 @@ from hintc.ir import (
     Shape,
 )
 from hintc.ir.scan import dtype_of
-from hintc_passes.analysis.values import readers, source_of, sweep
+from hintc_passes.analysis.values import known_scalar, readers, source_of, sweep
 from hintc_passes.loops.ended import understand
 from hintc_passes.loops.filled_lists import make_filled_lists
 from hintc_passes.loops.last_row import LastRow
-from hintc_passes.loops.linear import STEP, Linear, known_scalar
+from hintc_passes.loops.linear import STEP, Linear
 from hintc_passes.loops.rows import Rows, is_reversed, rows_read
 from hintc_passes.loops.trip_count import TripCount, sequences_of
 from hintc_passes.loops.while_loop import Role, Variable, WhileLoop, bad_list
@@ -262,7 +262,11 @@ class _Raising:
                 for end in variable.ends:
                     left += self._replace_end(end, rows)
         graph.replace_control_uses(old, [node])
-        sweep(graph, [*left, old])
+        sweep(graph, left)
+        before = [*(p.node for p in old.operands), *old.controls]
+        if old in graph and not graph.is_used(old):  # stateful by name only
+            graph.remove(old)
+        sweep(graph, before)
         return node
 
     def _replace_final(self, variable: Variable, scan: Scan, node: Node) -> None:

@@ -223,7 +223,20 @@ def _outer_shapes(module: Module, graph: Graph, node: Node) -> Mapping[Port, Sha
     lists = [source_of(port).node for port in node.operands]
     behind = [n.operands[0] for n in lists if n.op == "TensorListFromTensor"]
     used = dict.fromkeys((*node.operands, *behind, *map(source_of, behind)))
-    return infer_shapes(module, graph, [p for p in used if dtype_of(p) is not DType.VARIANT])
+    found = infer_shapes(module, graph, [p for p in used if dtype_of(p) is not DType.VARIANT])
+    return {**found, **_stated(node, found)}
+
+
+def _stated(node: Node, found: Mapping[Port, Shape]) -> dict[Port, Shape]:
+    """What the loop itself says of operands that depend on unknown arguments of a function."""
+    stated = node.attributes.get("output_shapes")
+    if not isinstance(stated, tuple) or len(stated) != len(node.operands):
+        return {}
+    return {
+        port: shape
+        for port, shape in zip(node.operands, stated, strict=True)
+        if port in found and found[port].rank is None and isinstance(shape, Shape)
+    }
 
 
 def _function(module: Module, node: Node, key: str) -> Graph:

@@ -39,9 +39,11 @@ def find_freeze(step: Step) -> Freeze | None:
         return None
     parts = [[merged(p) for p in node.operands] for node in selects]
     ended = parts[0][0]
-    if ended.node.op != "GreaterEqual" or any(p[0] != ended for p in parts):
+    if ended.node.op not in ("GreaterEqual", "LessEqual") or any(p[0] != ended for p in parts):
         return None
     index, lengths = (merged(p) for p in ended.node.operands)
+    if ended.node.op == "LessEqual":
+        index, lengths = lengths, index
     if index != step.t or lengths not in step.invariants:
         return None
     count = len(step.nexts)
