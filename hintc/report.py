@@ -216,9 +216,7 @@ def _outcome(node: str, remarks: Sequence[Remark]) -> NodeOutcome:
     decided = [r for r in remarks if r.kind is not RemarkKind.REFUSED]
     if not decided:
         first = refused[0]
-        return NodeOutcome(
-            node, False, "stays as it is", first.code, first.reason, first.remedy
-        )
+        return NodeOutcome(node, False, "stays as it is", first.code, first.reason, first.remedy)
     last = decided[-1]
     if last.kind is RemarkKind.FUSED:
         known = decided[0].reason if len(decided) > 1 else ""

@@ -59,7 +59,7 @@ def _row(label: str, text: str) -> Iterable[str]:
 def _notes(report: Report) -> Iterator[str]:
     """What is said beside the outcomes: notes, and further refusals of the same node."""
     firsts = {(outcome.node, outcome.code) for outcome in report.outcomes}
-    lines = []
+    lines: list[str] = []
     for remark in report.remarks:
         is_further = remark.kind is RemarkKind.REFUSED and (remark.node, remark.code) not in firsts
         is_note = remark.kind is RemarkKind.NOTE and not remark.code.startswith("form-")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from hintc_passes.loops.proposal import Proposal
 from hintc_passes.loops.raising import check_kept
 from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.sequences import Elements, find_elements
+from hintc_passes.loops.unmatched import unmatched
 from hintc_passes.loops.values import known_int
 
 _LEAST_STEPS = 3
@@ -88,8 +89,12 @@ class Unrolled:
                         yield chain
                 if found or failed or domain[0] < _LEAST_STEPS:
                     break
+            tensors = frozenset(s.tensor for s in sequences)
+            if not found and failed is None and domain[0] >= _LEAST_STEPS:
+                overlooked = unmatched(self.positions, domain)
+                failed = overlooked and FailedChain(*overlooked)
             if failed is not None:
-                yield failed
+                yield replace(failed, tensors=tensors)
 
     def _chain(
         self, domain: Domain, sequences: list[Elements], backwards: bool, loosely: bool
@@ -127,6 +132,8 @@ class FailedChain:
 
     node: Node
     refusal: Refusal
+    tensors: frozenset[Port] = frozenset()
+    """That have the elements which the steps take turns with."""
 
 
 class _DiffersError(Exception):
@@ -181,6 +188,7 @@ def _check(chain: Chain) -> None:
                 raise Refusal(
                     "chain-side-effects",
                     f"the {node.op} '{node.name}' must run once a step, or at a certain time",
+                    "Remove it from the steps before conversion.",
                 )
     for lane, following in chain.following.items():
         if lane in chain.following.values() or following not in chain.lanes:
@@ -208,6 +216,11 @@ class FoundChain:
             n for lane in chain.of_kind(Kind.COMPUTED) for n in nodes_of(lane) if n is not None
         }
         self.node = a_value(chain.following[self._states[0]]).node
+
+    @property
+    def tensors(self) -> frozenset[Port]:
+        """The tensors whose elements the steps take turns with."""
+        return frozenset(elements.tensor for elements in self._elements.values())
 
     def replace(self, module: Module) -> Node:
         """Put a Scan in its place.

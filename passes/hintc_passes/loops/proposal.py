@@ -111,9 +111,20 @@ class Proposal:
             fitting = {
                 n: None for n in self._readers.get(anchor, ()) if self._fits(n, node, wanted)
             }
+            if len(fitting) > 1:  # a GRU's two products read the same element
+                fitting = {n: None for n in fitting if self._reads_alike(n, node)}
             if len(fitting) == 1:
                 found[node] = next(iter(fitting))
         return found
+
+    def _reads_alike(self, candidate: Node, node: Node) -> bool:
+        """True if step 0 reads initial states just where step 1 reads step 0."""
+        return all(
+            (self._step(ours) == 0 and self._step(port) < 0)
+            or self._step(ours) == self._step(port) + 1
+            for port, ours in zip(candidate.operands, node.operands, strict=True)
+            if self._step(ours) >= 0
+        )
 
     def _in_first(
         self, port: Port, ports: Mapping[Port, Port], found: Mapping[Node, Node]
