@@ -93,12 +93,13 @@ def _reroll_unhinted(module: Module, graph: Graph, report: PassReport) -> None:
         return
     kept: dict[str, Refusal] = {}
     rolled: set[Port] = set()
+    done: set[Node] = set()
     while True:
         unrolled = Unrolled(graph)
         chains = list(unrolled.chains())
         # what a chain leaves behind of its sequences is no chain of its own
         left = [c for c in chains if not (isinstance(c, FailedChain) and c.tensors & rolled)]
-        refused, new = _replace_all(module, left, report)
+        refused, new = _replace_all(module, left, report, done)
         sweep(graph, unrolled.doomed)
         rolled |= new
         kept |= {c.node.name: why for c, why in refused if not new or c.tensors & rolled}
@@ -109,7 +110,10 @@ def _reroll_unhinted(module: Module, graph: Graph, report: PassReport) -> None:
 
 
 def _replace_all(
-    module: Module, chains: Iterable[FoundChain | FailedChain], report: PassReport
+    module: Module,
+    chains: Iterable[FoundChain | FailedChain],
+    report: PassReport,
+    done: set[Node],
 ) -> tuple[list[tuple[FoundChain | FailedChain, Refusal]], set[Port]]:
     """What is refused, and the sequences of what is not."""
     refused: list[tuple[FoundChain | FailedChain, Refusal]] = []
@@ -118,6 +122,9 @@ def _replace_all(
         if isinstance(chain, FailedChain):
             refused.append((chain, chain.refusal))
             continue
+        if chain.node in done:  # it is still needed, and would be found for ever
+            continue
+        done.add(chain.node)
         try:
             scan = chain.replace(module)
         except Refusal as refusal:

@@ -121,7 +121,8 @@ class Unrolled:
             _check(chain)
         except Refusal as refusal:
             raise _DiffersError(FailedChain(a_value(roots[0]).node, refusal)) from None
-        if not chain.following:
+        # what only passes on the elements of the sequence is no recurrence
+        if all(chain.lanes[lane] is Kind.ELEMENT for lane in chain.following.values()):
             return None
         return FoundChain(self, chain, lockstep, by_lane, joined, backwards)
 

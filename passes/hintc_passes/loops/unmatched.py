@@ -38,29 +38,29 @@ def unmatched(positions: Positions, domain: Domain) -> tuple[Node, Refusal] | No
                 crossing.append(node)
                 if node.op in PRODUCTS or node.op in _BRANCHES:
                     left.discard(span)
-        if spans and not left:
+        if not left:
             return crossing[0], _reason(trip, crossing)
     return None
 
 
 def _reason(trip: int, nodes: Sequence[Node]) -> Refusal:
-    code, looks = "chain-unmatched", f"looks like {trip} steps of a recurrence, but"
+    looks = f"looks like {trip} steps of a recurrence, but"
     branch = next((n for n in nodes if n.op in _BRANCHES), None)
     if branch is not None:
         return Refusal(
-            code,
+            "chain-unmatched",
             f"{looks} they run under conditions, '{branch.name}' for one",
             "With sequence lengths use dynamic_rnn instead of static_rnn.",
         )
     effect = next((n for n in nodes if is_stateful(n)), None)
     if effect is not None and dropout_of(effect) is not None:
         return Refusal(
-            code,
+            "chain-unmatched",
             f"{looks} each draws new noise for a dropout, '{effect.name}' for one",
             "Export the model for inference (keep_prob 1, rate 0, training=False).",
         )
     return Refusal(
-        code,
+        "chain-unmatched",
         f"{looks} which values each step passes on to the next could not be told",
         "A loop over time (dynamic_rnn, unroll=False) leaves no doubt.",
     )
