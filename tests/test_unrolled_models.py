@@ -283,7 +283,7 @@ def lengths_by_conditions(x: Any) -> Sequence[Any]:
     import tensorflow as tf
 
     lengths = tf.fill(tf.shape(x)[:1], 3)
-    return static_rnn(cell(), rows_of(x), sequence_length=lengths)[0]
+    return list(static_rnn(cell(), rows_of(x), sequence_length=lengths)[0])
 
 
 def attention(x: Any) -> Sequence[Any]:
