@@ -363,3 +363,32 @@ def test_no_partial_file(tmp_path: Path) -> None:
     assert main(["convert", str(path), "-o", str(out), "--pipeline", ""]) == 1
     assert out.read_bytes() == b"the old one"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["g.pb", "model.tflite"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"check": {"zz": 1.0}}, "check feeds 'zz', which is no input"),
+        ({"check": {"xx": 1.0}}, "Did you mean 'x'?"),
+        ({"check": {}}, "check does not feed the input 'x'"),
+        ({"instruments": None}, "instruments is None"),
+        ({"instruments": hintc.Timing()}, "instruments is a single one"),
+        ({"instruments": ["timing"]}, "''timing'' is no instrument"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("run", [hintc.compile, hintc.convert])
+def test_options_of_the_drivers(run: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(hintc.HintcError) as caught:
+        run(small_models.dense_graph(), pipeline="", **options)
+    assert message in str(caught.value)
+
+
+def test_two_functions_of_one_name() -> None:
+    graph_def = small_models.dense_graph()
+    for _ in range(2):
+        graph_def.library.function.add().signature.name = "f"
+    with pytest.raises(hintc.HintcError) as caught:
+        hintc.compile(graph_def, ["x"], ["y"])
+    assert "'f'" in str(caught.value)
+    assert "Rename one of them" in str(caught.value)

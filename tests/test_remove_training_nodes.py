@@ -274,3 +274,24 @@ def test_meaning_with_everything_in_it() -> None:
         )
         kinds = {node.op for g in module.graphs() for node in g}
         assert kinds.isdisjoint(("Assert", "CheckNumerics", "StopGradient", "RandomUniform"))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_assertions_in_a_loop_go(version: int) -> None:
+    import tensorflow as tf
+
+    import hintc
+    from hinted_graphs import control_flow
+
+    v1 = tf.compat.v1
+
+    def step(t: Any, h: Any) -> Any:
+        with tf.control_dependencies([v1.debugging.assert_less(tf.reduce_max(h), 9.0)]):
+            return t + 1, tf.tanh(x[:, t] + h @ tf.fill([3, 3], 0.1))
+
+    with control_flow(version), tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 5, 3], "x")
+        _, h = tf.while_loop(lambda t, h: t < 5, step, [0, tf.zeros_like(x[:, 0])])
+        tf.identity(h, "y")
+    compiled = hintc.compile(graph.as_graph_def(), ["x"], ["y"], check=True)
+    assert compiled.report.fused_ops == {"UNIDIRECTIONAL_SEQUENCE_RNN": 1}, compiled.report

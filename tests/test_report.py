@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hintc.remark import PassReport
+from hintc.remark import NearMiss, PassReport
 from hintc.report import Report
 
 
@@ -75,3 +75,34 @@ def test_the_last_word_on_a_node_counts() -> None:
     report.add_pass("fuse-lstm", recognised)
     report.add_pass("choose-form", decided)
     assert [(r.node, r.code) for r in report.fused] == [("a", "form-fused")]
+
+
+def test_one_outcome_for_each_node() -> None:
+    report, passes = Report(), [PassReport() for _ in range(3)]
+    first, second, third = passes
+    first.note("split", "a", "was split")
+    first.refused("chain", "kept", "the steps differ", "Make them equal.")
+    second.fused("cell", "a", "LSTM of 4 cells")
+    second.refused("lengths", "b", "lengths vary", "Fix them.")
+    second.refused("opaque", "b", "a Select")
+    third.fused("form-fused", "a", "becomes one LSTM")
+    third.note("form-while", "b", "becomes a loop")
+    third.note("form-while", "c", "becomes a loop: no recurrence")
+    for made in passes:
+        report.add_pass("p", made)
+    found = {o.node: (o.is_fused, o.became, o.why, o.remedy, o.code) for o in report.outcomes}
+    assert found == {
+        "kept": (False, "stays as it is", "the steps differ", "Make them equal.", "chain"),
+        "a": (True, "becomes one LSTM", "LSTM of 4 cells", "", "form-fused"),
+        "b": (False, "becomes a loop", "lengths vary", "Fix them.", "lengths"),
+        "c": (False, "becomes a loop: no recurrence", "", "", "form-while"),
+    }
+    assert [o["node"] for o in json.loads(report.to_json())["outcomes"]] == list(found)
+
+
+def test_the_closest_near_misses_are_kept() -> None:
+    report, made = Report(), PassReport()
+    made.near_misses = [NearMiss(f"n{k}", "x", "the op is Neg", k % 25) for k in range(50)]
+    report.add_pass("p", made)
+    assert len(report.near_misses) == 20
+    assert report.near_misses[0][1].matched == 24

@@ -250,7 +250,7 @@ def plain(x: Any, states: list[Any], t: int) -> Any:
     ("step", "first", "code", "says"),
     [
         (other_activation, zeros, "chain-differs", "Sigmoid"),
-        (other_weights, zeros, "", ""),
+        (other_weights, zeros, "chain-", ""),
         (two_back, zeros, "", ""),
         (plain, one_row, "state-changes-shape", "<1x4>"),
     ],
@@ -264,6 +264,64 @@ def test_what_is_no_chain_stays_and_is_right(
     remarks = [r for r in result.report.remarks if r.pass_name == "reroll-chains"]
     assert [r.code[: len(code)] for r in remarks] == ([code] if code else [])
     assert all(says in r.reason.replace(" ", "") for r in remarks)
+
+
+def said(build: Build) -> list[tuple[str, str]]:
+    """Codes and nodes of what is not fused."""
+    session, x, outputs = session_of(build)
+    with session:
+        report = hintc.compile(session, inputs=[x], outputs=outputs).report
+    return [(r.code, r.reason) for r in report.not_fused]
+
+
+def test_a_static_gru_is_re_rolled_and_called_one() -> None:
+    result = converted(lambda x: static_rnn(cell("GRUCell"), rows_of(x))[0])
+    assert [r.code for r in result.report.not_fused] == ["gru"]
+
+
+def lengths_by_conditions(x: Any) -> Sequence[Any]:
+    import tensorflow as tf
+
+    lengths = tf.fill(tf.shape(x)[:1], 3)
+    return list(static_rnn(cell(), rows_of(x), sequence_length=lengths)[0])
+
+
+def attention(x: Any) -> Sequence[Any]:
+    """Each row reads all before it: no recurrence, but what is computed depends on all of them."""
+    import tensorflow as tf
+
+    w = variable("w", DEPTH, DEPTH)
+    rows = rows_of(x)
+    return [tf.add_n([tf.tanh(a @ w) * b for b in rows[: k + 1]]) for k, a in enumerate(rows)]
+
+
+def dense_layers(x: Any) -> Sequence[Any]:
+    import tensorflow as tf
+
+    w = variable("w", DEPTH, DEPTH)
+    for row in rows_of(x):
+        for _ in range(5):
+            row = tf.tanh(row @ w)
+    return [row]
+
+
+def dense_on_each(x: Any) -> Sequence[Any]:
+    import tensorflow as tf
+
+    w = variable("w", DEPTH, DEPTH)
+    each = [tf.tanh(row @ w) for row in rows_of(x)]
+    return [tf.add_n(each) @ w, tf.concat(each, 1) @ variable("v", STEPS * DEPTH, 2)]
+
+
+def test_steps_under_conditions_are_not_passed_over() -> None:
+    ((code, reason),) = said(lengths_by_conditions)
+    assert code.startswith(("chain-", "lengths-"))
+    assert "condition" in reason
+
+
+@pytest.mark.parametrize("build", [dense_layers, dense_on_each, attention])
+def test_repeated_layers_are_no_recurrence(build: Build) -> None:
+    assert not said(build)
 
 
 def test_two_states_that_differ_only_at_first_stay_two() -> None:

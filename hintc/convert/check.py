@@ -8,7 +8,7 @@ from typing import Any
 from hintc.convert.results import Compiled
 from hintc.equivalence import ATOL, RTOL, EquivalenceReport, check_equivalence
 from hintc.errors import HintcError
-from hintc.near import some
+from hintc.near import did_you_mean, some
 from hintc.report import Report
 from hintc.source import SourceModel
 from hintc.tflite.state import StateMode
@@ -46,6 +46,30 @@ def chosen_feeds(check: Any) -> Feeds:
             remedy="Give True, a mapping of input names to arrays, or a list of such mappings.",
         )
     return list(feeds)
+
+
+def check_feed_names(feeds: Feeds, source: SourceModel) -> None:
+    """Refuses feeds that leave an input out, or feed what is none.
+
+    Raises:
+        HintcError: names the input and what was probably meant.
+    """
+    keys = [source.input_keys.get(name, name) for name in source.inputs]
+    for feed in feeds:
+        if feed is None:
+            continue
+        for name in feed:
+            if name not in keys and name not in source.inputs:
+                raise HintcError(
+                    f"check feeds '{name}', which is no input",
+                    remedy=did_you_mean(name, keys, "inputs"),
+                )
+        for key, name in zip(keys, source.inputs, strict=True):
+            if key not in feed and name not in feed:
+                raise HintcError(
+                    f"check does not feed the input '{key}'",
+                    remedy="Give every input an array, or check=True for made-up ones.",
+                )
 
 
 def check_model(

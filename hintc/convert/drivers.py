@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from hintc.convert.check import Check, check_model, chosen_feeds, compare
+from hintc.convert.check import Check, check_feed_names, check_model, chosen_feeds, compare
 from hintc.convert.count import count_fused_ops, count_ops
 from hintc.convert.options import (
     Form,
     OptimizeFor,
+    check_instruments,
     check_options,
     check_quantization,
     chosen_pipeline,
@@ -80,12 +81,14 @@ def compile(
         EquivalenceError: `check` found an error above the tolerance (`TOLERANCES`).
     """
     check_options(form, optimize_for, target, state)
+    check_instruments(instruments)
     feeds = chosen_feeds(check)
     options = {"form": form, "optimize_for": optimize_for, "target": target, "state": state}
     steps = with_options(chosen_pipeline(pipeline), options)
     compiled = _compile(
         lambda: read_source(source, inputs, outputs, signature), steps, instruments, verify_each
     )
+    check_feed_names(feeds, compiled.source)
     if feeds:
         with _timed(compiled.report, "check"):
             compare(compiled.source, compiled.graph_def, feeds, compiled.report, None, state)
@@ -139,6 +142,7 @@ def convert(
         EquivalenceError: see `compile`.
     """
     check_options(form, optimize_for, target, state)
+    check_instruments(instruments)
     feeds = chosen_feeds(check)
     weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset)
     options = {
@@ -152,6 +156,7 @@ def convert(
     compiled = _compile(
         lambda: read_source(source, inputs, outputs, signature), steps, instruments, verify_each
     )
+    check_feed_names(feeds, compiled.source)
     report = compiled.report
     with _timed(report, "convert"), _loops_explained(report):
         legalized = to_tflite_model(

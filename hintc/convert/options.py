@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 from hintc.errors import HintcError
+from hintc.instrument import Instrument
 from hintc.near import check_choice
 from hintc.ops import TARGETS, Quantize
 from hintc.pipeline import PassPipeline, Step
@@ -60,6 +61,27 @@ def check_quantization(
                 remedy="Leave it out.",
             )
     return cast("Quantize | None", quantize)
+
+
+def check_instruments(instruments: object) -> None:
+    """Refuses what is no sequence of instruments.
+
+    Raises:
+        HintcError: names what was given.
+    """
+    if isinstance(instruments, (list, tuple)):
+        odd = next((i for i in instruments if not isinstance(i, Instrument)), None)
+        if odd is None:
+            return
+        raise HintcError(
+            f"'{odd!r}' is no instrument",
+            remedy="Give an instance of a subclass of hintc.instrument.Instrument.",
+        )
+    is_one = isinstance(instruments, Instrument)
+    raise HintcError(
+        f"instruments is {'a single one' if is_one else repr(instruments)}",
+        remedy="Give a list of instruments, () for none.",
+    )
 
 
 def chosen_pipeline(given: Step | Sequence[Step] | None) -> PassPipeline:

@@ -36,7 +36,11 @@ def _lift(snapshot: graph_pb2.GraphDef) -> Module:
     module = Module(source=snapshot)
     library = {f.signature.name: f for f in snapshot.library.function}
     if len(library) != len(snapshot.library.function):
-        raise HintcError("two library functions have the same name", node=_twice(snapshot))
+        raise HintcError(
+            "two library functions have the same name",
+            node=_twice(snapshot),
+            remedy="Rename one of them and its callers; merging graphs may have copied it twice.",
+        )
     for name, definition in library.items():
         module.functions[name] = _function(definition, library)
     fill_graph(module.graph, snapshot.node, GraphSpelling())

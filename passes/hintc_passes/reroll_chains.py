@@ -15,6 +15,7 @@ Hints of users' own functions keep their one call: their kernel takes the whole 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,12 +24,12 @@ from hintc.graphdef.lift import collector_paused
 from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.hints.protocol import called_function, record_of
-from hintc.ir import Graph, Module, Node
+from hintc.ir import Graph, Module, Node, Port
 from hintc.registry import register
 from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
 from hintc_passes.analysis.values import sweep
-from hintc_passes.chains.chains import FailedChain, Unrolled
+from hintc_passes.chains.chains import FailedChain, FoundChain, Unrolled
 from hintc_passes.chains.rolling import roll, trip_count_of
 from hintc_passes.chains.sequences import ELEMENT_OPS
 
@@ -89,27 +90,49 @@ def _reroll_unhinted(module: Module, graph: Graph, report: PassReport) -> None:
     """
     if not any(node.op in ELEMENT_OPS for node in graph) or _has_frames(graph):
         return
-    refused: dict[str, Refusal] = {}
-    changed = True
-    while changed:
-        changed = False
-        refused.clear()
+    kept: dict[str, Refusal] = {}
+    rolled: set[Port] = set()
+    done: set[Node] = set()
+    while True:
         unrolled = Unrolled(graph)
-        for chain in list(unrolled.chains()):
-            if isinstance(chain, FailedChain):
-                refused[chain.node.name] = chain.refusal
-                continue
-            try:
-                scan = chain.replace(module)
-            except Refusal as refusal:
-                refused[chain.node.name] = refusal
-                continue
-            report.count("re-rolled")
-            report.note("re-rolled", scan.name, f"its {chain.trip} steps are one recurrence now")
-            changed = True
+        chains = list(unrolled.chains())
+        # what a chain leaves behind of its sequences is no chain of its own
+        left = [c for c in chains if not (isinstance(c, FailedChain) and c.tensors & rolled)]
+        refused, new = _replace_all(module, left, report, done)
         sweep(graph, unrolled.doomed)
-    for name, why in refused.items():
+        rolled |= new
+        kept |= {c.node.name: why for c, why in refused if not new or c.tensors & rolled}
+        if not new:
+            break
+    for name, why in kept.items():
         report.refused(why.code, name, why.reason, why.remedy)
+
+
+def _replace_all(
+    module: Module,
+    chains: Iterable[FoundChain | FailedChain],
+    report: PassReport,
+    done: set[Node],
+) -> tuple[list[tuple[FoundChain | FailedChain, Refusal]], set[Port]]:
+    """What is refused, and the sequences of what is not."""
+    refused: list[tuple[FoundChain | FailedChain, Refusal]] = []
+    rolled: set[Port] = set()
+    for chain in chains:
+        if isinstance(chain, FailedChain):
+            refused.append((chain, chain.refusal))
+            continue
+        if chain.node in done:  # it is still needed, and would be found for ever
+            continue
+        done.add(chain.node)
+        try:
+            scan = chain.replace(module)
+        except Refusal as refusal:
+            refused.append((chain, refusal))
+            continue
+        report.count("re-rolled")
+        report.note("re-rolled", scan.name, f"its {chain.trip} steps are one recurrence now")
+        rolled |= chain.tensors
+    return refused, rolled
 
 
 def _has_frames(graph: Graph) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from hintc_passes.chains.proposal import Proposal
 from hintc_passes.chains.results import ChainResults
 from hintc_passes.chains.sequences import Elements, find_elements
 from hintc_passes.chains.step_function import a_value, nodes_of, step_function
+from hintc_passes.chains.unmatched import unmatched
 from hintc_passes.scans.state_shapes import check_kept
 
 _LEAST_STEPS = 3
@@ -88,8 +89,12 @@ class Unrolled:
                         yield chain
                 if found or failed or domain[0] < _LEAST_STEPS:
                     break
+            tensors = frozenset(s.tensor for s in sequences)
+            if not found and failed is None and domain[0] >= _LEAST_STEPS:
+                overlooked = unmatched(self.positions, domain)
+                failed = overlooked and FailedChain(*overlooked)
             if failed is not None:
-                yield failed
+                yield replace(failed, tensors=tensors)
 
     def _chain(
         self, domain: Domain, sequences: list[Elements], backwards: bool, loosely: bool
@@ -120,7 +125,8 @@ class Unrolled:
             _check(chain)
         except Refusal as refusal:
             raise _DiffersError(FailedChain(a_value(roots[0]).node, refusal)) from None
-        if not chain.following:
+        # what only passes on the elements of the sequence is no recurrence
+        if all(chain.lanes[lane] is Kind.ELEMENT for lane in chain.following.values()):
             return None
         return FoundChain(self, chain, lockstep, by_lane, joined, backwards)
 
@@ -131,6 +137,8 @@ class FailedChain:
 
     node: Node
     refusal: Refusal
+    tensors: frozenset[Port] = frozenset()
+    """That have the elements which the steps take turns with."""
 
 
 class _DiffersError(Exception):
@@ -185,6 +193,7 @@ def _check(chain: Chain) -> None:
                 raise Refusal(
                     "chain-side-effects",
                     f"the {node.op} '{node.name}' must run once a step, or at a certain time",
+                    "Remove it from the steps before conversion.",
                 )
     for lane, following in chain.following.items():
         if lane in chain.following.values() or following not in chain.lanes:
@@ -212,6 +221,11 @@ class FoundChain:
             n for lane in chain.of_kind(Kind.COMPUTED) for n in nodes_of(lane) if n is not None
         }
         self.node = a_value(chain.following[self._states[0]]).node
+
+    @property
+    def tensors(self) -> frozenset[Port]:
+        """The tensors whose elements the steps take turns with."""
+        return frozenset(elements.tensor for elements in self._elements.values())
 
     def replace(self, module: Module) -> Node:
         """Put a Scan in its place.

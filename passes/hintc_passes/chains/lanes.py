@@ -33,6 +33,9 @@ PRODUCTS = frozenset(("BatchMatMul", "BatchMatMulV2", "Conv2D", "Einsum", "MatMu
 """Ops that are most of the work of a recurrent cell."""
 
 
+_ONE_BEFORE = "Let all steps share their weights, and read of earlier steps the last only."
+
+
 class Kind(enum.Enum):
     """What the values of a lane are."""
 
@@ -172,7 +175,9 @@ class Lockstep:
             if self.step(known[0]) == NEVER:
                 return Kind.FIXED
             raise Refusal(
-                "chain-order", f"every step reads '{known[0]}', which one of the steps computes"
+                "chain-order",
+                f"every step reads '{known[0]}', which one of the steps computes",
+                _ONE_BEFORE,
             )
         steps = [self.step(port) for port in known]
         if all(step == NEVER for step in steps) and (_is_index(known) or _alike(known)):
@@ -189,7 +194,9 @@ class Lockstep:
         k = next((k for k, s in enumerate(steps) if s not in (k, k - 1)), 0)
         raise Refusal(
             "chain-order",
-            f"'{known[k]}' stands where step {k} expects a value of this or the last step",
+            f"step {k} reads '{known[k]}' where step 0 reads '{known[0]}', and it is no value of "
+            "its own or of the step before",
+            _ONE_BEFORE,
         )
 
     def _is_same_product(self, ports: Sequence[Port]) -> bool:

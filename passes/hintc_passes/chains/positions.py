@@ -69,6 +69,11 @@ class Positions:
         port = self._same.get(port, port)
         return self._elements.get(port) or self._nodes[port.node]
 
+    def span(self, node: Node) -> tuple[int, int]:
+        """Indices of the first and the last element that a node of a domain needs."""
+        found = self._nodes[node]
+        return found.first, found.last
+
     def _place(self, node: Node) -> None:
         before = [self.of(port) for port in node.operands]
         if node.op == "Shape":  # all elements have one shape

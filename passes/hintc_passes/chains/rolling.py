@@ -64,6 +64,7 @@ class _Rolling:
             raise Refusal(
                 "chain-side-effects",
                 f"the {effects[0].op} '{effects[0].name}' must run once a step",
+                "Remove it from the steps before conversion.",
             )
         self._same = merge_equal(self._body)
         self._results = [self._merged(r.operands[0]) for r in self._body.results]
@@ -101,7 +102,9 @@ class _Rolling:
                 found.append(_Sequence(tensor, lane[::-1] if backwards else lane, backwards))
         if not found:
             raise Refusal(
-                "chain-without-input", "the steps do not take turns with an unpacked sequence"
+                "chain-without-input",
+                "the steps do not take turns with an unpacked sequence",
+                "Feed each step an element of tf.unstack.",
             )
         return found
 
@@ -175,7 +178,9 @@ class _Rolling:
         if self._lockstep.step(port) <= 0:
             return "outside", 0, port
         raise Refusal(
-            "chain-result", f"the result '{port}' is neither an output of every step nor a state"
+            "chain-result",
+            f"the result '{port}' is neither an output of every step nor a state",
+            "Return what each step gives, or the last state; compute the rest outside the cell.",
         )
 
     def _last_row(self, emit: Emitter, rows: Port, at: int) -> Port:

@@ -201,7 +201,7 @@ class WhileLoop:
     def _check_write_list(self, variable: Variable) -> Role:
         first = source_of(variable.first).node
         if first.op != "TensorListReserve":
-            raise bad_list(variable, f"it comes from a {first.op}")
+            raise bad_list(variable, _BEFORE.get(first.op, f"it comes from a {first.op}"))
         write = variable.next.node
         if write.op != "TensorListSetItem" or source_of(write.operands[0]) != variable.arg:
             raise bad_list(variable, f"a {write.op} changes it")
@@ -217,6 +217,13 @@ class WhileLoop:
                 raise bad_list(variable, f"a {reader.op} reads it after the loop")
             variable.ends.append(reader)
         return Role.LAST_LIST if single else Role.WRITE_LIST
+
+
+_BEFORE = {
+    "TensorListFromTensor": "its rows are there before the loop, and steps overwrite them",
+    "TensorListSetItem": "a row of it is written before the loop",
+}
+"""What a list that steps write comes from -> what is the matter."""
 
 
 def _outer_shapes(module: Module, graph: Graph, node: Node) -> Mapping[Port, Shape]:
@@ -266,4 +273,6 @@ def bad_list(variable: Variable, why: str) -> Refusal:
         "loop-list",
         f"loop variable {variable.at} ('{variable.arg.node.name}') is a TensorList that is not "
         f"read or written once a step at the step's index: {why}",
+        "Let each step write one row, at its own index, to a TensorArray that only what comes "
+        "after the loop reads; give tf.scan an initializer.",
     )

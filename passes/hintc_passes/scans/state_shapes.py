@@ -16,7 +16,8 @@ def check_kept(at: int, first: Shape, following: Shape) -> None:
         raise Refusal(
             "state-changes-shape",
             f"state {at} starts as {first} and continues as {following}",
-            "Give the initial state the shape that the loop's steps give it.",
+            "Give the initial state the shape that the loop's steps give it; to collect rows, "
+            "write to a TensorArray.",
         )
 
 
