@@ -11,7 +11,7 @@ from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, Shape, producers
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.outputs import ELEMENTWISE, is_elementwise
+from hintc_passes.loops.outputs import ELEMENTWISE, forget_shapes, is_elementwise
 from hintc_passes.loops.step import Step, new_step
 from hintc_passes.loops.values import source_of
 
@@ -111,6 +111,7 @@ class _Hoisting:
         needed = producers(self.moved)
         nodes = [n for n in step.graph if n in needed and n.op != "_Arg"]
         copies = graft(nodes, self._graph, values, prefix=name)
+        forget_shapes(copies.values())
         whole = {
             copy: self._over_all_steps(copy) for old, copy in copies.items() if old.op == "MatMul"
         }
