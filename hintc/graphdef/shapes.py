@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
-from hintc.call_graph import callees
+from hintc.call_graph import callees, functions_of, reachable
 from hintc.errors import HintcError
 from hintc.graft import graft
 from hintc.graphdef.write import write_graph_def
@@ -20,6 +20,7 @@ from hintc.ir import (
     SCAN,
     AttributeValue,
     DType,
+    FunctionRef,
     Graph,
     Module,
     Node,
@@ -71,7 +72,8 @@ def infer_shapes(
         module: has the functions that `graph` calls.
         graph: the main graph or a function body.
         wanted: values of `graph`.
-        args: shapes of the graph's arguments, if it is a function body; default: unknown.
+        args: shapes of the graph's arguments, if it is a function body; default: what the one
+            loop or Scan tells that runs it, else unknown.
 
     Returns:
         A shape for each wanted port, `UNKNOWN` where TensorFlow cannot tell or cannot import the
@@ -81,8 +83,11 @@ def infer_shapes(
     known = {port: shape for port in ports if (shape := _known(port)) is not None}
     rest = [port for port in ports if port not in known]
     if rest:
+        is_body = any(arg.op == ARG for arg in graph.args)
+        if is_body and args is None:
+            args = _given_by_caller(module, graph)
         found = _ask_tensorflow(module, graph, rest, args)
-        if not any(arg.op == ARG for arg in graph.args):
+        if not is_body:
             _remember(found)
         known.update(found)
     return {port: known.get(port, UNKNOWN) for port in ports}
@@ -93,6 +98,57 @@ def infer_results(module: Module, graph: Graph, args: Sequence[Shape]) -> list[S
     ports = [result.operands[0] for result in graph.results]
     shapes = infer_shapes(module, graph, ports, args)
     return [shapes[port] for port in ports]
+
+
+def common_shape(one: Shape, other: Shape) -> Shape:
+    """What both are instances of."""
+    if one.dims is None or other.dims is None or len(one.dims) != len(other.dims):
+        return UNKNOWN
+    return Shape(tuple(a if a == b else -1 for a, b in zip(one.dims, other.dims, strict=True)))
+
+
+def kept_shapes(module: Module, body: Graph, first: Sequence[Shape]) -> list[Shape]:
+    """Shapes that a loop's variables keep, whatever the number of steps.
+
+    Args:
+        module: has the loop.
+        body: its body.
+        first: shapes before the loop.
+    """
+    kept = list(first)
+    while True:  # each round forgets a dimension at least, or is the last
+        nexts = infer_results(module, body, kept)
+        common = [common_shape(one, other) for one, other in zip(kept, nexts, strict=True)]
+        if common == kept:
+            return kept
+        kept = common
+
+
+def _given_by_caller(module: Module, graph: Graph) -> list[Shape] | None:
+    """Shapes of the arguments of a function that one loop or Scan runs."""
+    functions = {n: module.functions[n].graph for n in reachable(module)}
+    name = next((n for n, body in functions.items() if body is graph), None)
+    graphs = [module.graph, *functions.values()]
+    callers = [(g, n) for g in graphs for n in g if name in functions_of(n)]
+    if len(callers) != 1 or callers[0][0] is graph:
+        return None
+    outer, node = callers[0]
+    if node.op == SCAN:
+        return argument_shapes(module, outer, node)
+    body = node.attributes.get("body")
+    if node.op not in ("StatelessWhile", "While") or not isinstance(body, FunctionRef):
+        return None
+    found = infer_shapes(module, outer, node.operands)
+    first = [found[port] for port in node.operands]
+    return kept_shapes(module, module.function(body.name, node=node).graph, first)
+
+
+def argument_shapes(module: Module, graph: Graph, node: Node) -> list[Shape]:
+    """Shapes of the arguments of a Scan's step, as far as `graph`, which has the Scan, tells."""
+    scan = Scan.of(node)
+    shapes = infer_shapes(module, graph, (*scan.xs, *scan.states, *scan.invariants))
+    rows = [Shape(s.dims[1:] if s.dims else None) for s in (shapes[x] for x in scan.xs)]
+    return [Shape(()), *rows, *(shapes[p] for p in (*scan.states, *scan.invariants))]
 
 
 def _remember(found: Mapping[Port, Shape]) -> None:
@@ -223,11 +279,8 @@ def _replace_scans(part: Module) -> None:
 
 def _scan_shapes(part: Module, node: Node) -> list[Shape]:
     scan = Scan.of(node)
-    given = (*scan.xs, *scan.states, *scan.invariants)
-    shapes = infer_shapes(part, part.graph, (scan.trip_count, *given))
-    rows = [Shape(s.dims[1:] if s.dims else None) for s in (shapes[x] for x in scan.xs)]
-    rest = [shapes[p] for p in (*scan.states, *scan.invariants)]
-    body = infer_results(part, scan.body_function(part).graph, [Shape(()), *rows, *rest])
+    args = argument_shapes(part, part.graph, node)
+    body = infer_results(part, scan.body_function(part).graph, args)
     states = len(scan.states)
     trip = scan.trip_count.node.attributes.get("value")
     steps = int(trip.array) if isinstance(trip, Tensor) else -1

@@ -45,7 +45,7 @@ from hintc.pattern import is_hint
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass, remove_unread
-from hintc_passes.loops.values import is_zeros
+from hintc_passes.analysis.values import is_zeros
 
 _NEVER = CONTROL_FLOW_V1 | {
     *(ARG, RESULT, SCAN, "Const", "Placeholder", "PlaceholderWithDefault", "NoOp", "Empty"),
@@ -110,7 +110,7 @@ def _is_constant(node: Node) -> bool:
 
 
 def _may_fold(node: Node) -> bool:
-    if node.op == "MatMul" and any(is_zeros(port) for port in node.operands):
+    if node.op in ("MatMul", "Mul") and any(is_zeros(port) for port in node.operands):
         return False  # step 0 of an unrolled recurrence: it must stay like the others
     if node.op in _NEVER or node.op.startswith(_NEVER_LIKE) or is_hint(node):
         return False

@@ -21,10 +21,9 @@ from hintc.errors import VerifyError
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
-from hintc.remark import PassReport
+from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
 from hintc_passes.loops.raising import raise_loop
-from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.while_loop import OPS
 
 

@@ -4,14 +4,14 @@ A Scan whose states fall into groups that do not depend on each other in a circl
 one Scan for each group, in order of dependence; what a later group reads of an earlier one becomes
 an output of the earlier Scan and a sequence of the later. Each can then be recognised by itself.
 Elementwise ops that only outputs need, a residual say, are done behind the Scan, on all steps at
-once.
+once. Where only the last row of a state's sequence is read, the final state is read.
 
 Other Scans with one group stay as they are. Scans with side effects are never split.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hintc.graphdef.scan_lowering import remove_unused_functions
@@ -21,9 +21,10 @@ from hintc.ir.opdefs import is_stateful
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc_passes.loops.distribution import Distribution
-from hintc_passes.loops.outputs import hoist_outputs
-from hintc_passes.loops.step import Step, new_step, open_scans
+from hintc_passes.scans.distribution import Distribution
+from hintc_passes.scans.final_rows import read_final_states
+from hintc_passes.scans.outputs import hoist_outputs
+from hintc_passes.scans.step import Step, add_in_place_of, new_step, open_scans
 
 
 @register
@@ -51,6 +52,7 @@ class SplitScans(Pass):
         report: PassReport,
         bodies: dict[str, None],
     ) -> None:
+        node = self._read_final_states(module, graph, node, report, bodies)
         node = self._hoist(module, graph, node, report, bodies)
         step = Step.of(module, node)
         distribution = Distribution(step)
@@ -72,6 +74,22 @@ class SplitScans(Pass):
         report.note("split", name, f"holds {len(parts)} recurrences, one Scan each now")
         for part in parts:  # what one layer passes to the next may be more than its state
             self._hoist(module, graph, part, report, bodies)
+
+    def _read_final_states(
+        self,
+        module: Module,
+        graph: Graph,
+        node: Node,
+        report: PassReport,
+        bodies: dict[str, None],
+    ) -> Node:
+        body = Scan.of(node).body
+        new = read_final_states(module, graph, node)
+        if new is None:
+            return node
+        bodies[body] = None
+        report.count("final states")
+        return new
 
     def _hoist(
         self,
@@ -121,8 +139,7 @@ class _Split:
 
     def run(self) -> list[Node]:
         self._find_crossings()
-        origin = self._node.origin or (self._node.name,)
-        parts = [self._part(g, origin) for g in range(len(self._groups.groups))]
+        parts = [self._part(g) for g in range(len(self._groups.groups))]
         self._graph.replace_control_uses(self._node, parts)
         self._graph.remove(self._node)
         return parts
@@ -150,7 +167,7 @@ class _Split:
                 if home is not None and home != group:
                     self._crossing[port] = None
 
-    def _part(self, group: int, origin: tuple[str, ...]) -> Node:
+    def _part(self, group: int) -> Node:
         step, scan = self._step, self._scan
         states = self._groups.groups[group]
         sent = [p for p in self._crossing if self._groups.group_of_value(p) == group]
@@ -168,20 +185,17 @@ class _Split:
             new_step(f"{scan.body}_part_{group}", nodes, step.t, args, results)
         )
         sources = [self._outer.get(p) or (self._found[p], False) for p in xs]
-        part = Scan(
-            body.name,
-            scan.trip_count,
-            tuple(source for source, _ in sources),
-            tuple(scan.states[at] for at in states),
-            tuple(self._invariants[p] for p in invariants),
-            tuple(backwards for _, backwards in sources),
-            (*(scan.reverse_ys[k] for k in ys), *(False for _ in sent)),
-            hint=scan.hint,
-            unrolled=scan.unrolled,
-            form=scan.form,
-        ).add_to(self._module, self._graph, name=f"{self._node.name}/part_{group}", origin=origin)
-        part.device = self._node.device
-        self._graph.set_controls(part, self._node.controls)
+        split = replace(
+            scan,
+            body=body.name,
+            xs=tuple(source for source, _ in sources),
+            states=tuple(scan.states[at] for at in states),
+            invariants=tuple(self._invariants[p] for p in invariants),
+            reverse_xs=tuple(backwards for _, backwards in sources),
+            reverse_ys=(*(scan.reverse_ys[k] for k in ys), *(False for _ in sent)),
+        )
+        part = add_in_place_of(self._module, self._node, split, f"{self._node.name}/part_{group}")
+        part.origin = self._node.origin or (self._node.name,)
         self._connect(part, states, ys, sent)
         return part
 

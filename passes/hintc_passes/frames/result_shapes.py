@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hintc.graphdef.shapes import UNKNOWN, infer_results, infer_shapes
+from hintc.graphdef.shapes import common_shape, infer_results, infer_shapes
 from hintc.ir import DType, FunctionRef, Graph, Module, Node, Shape
 from hintc.ir.scan import dtype_of
 
@@ -43,7 +43,7 @@ def _state(module: Module, graph: Graph, node: Node, args: Sequence[Shape] | Non
 
 def _of_if(module: Module, node: Node, shapes: Sequence[Shape]) -> list[Shape]:
     sides = [_of_function(module, node, key, shapes) for key in ("then_branch", "else_branch")]
-    return [_common(one, other) for one, other in zip(*sides, strict=True)]
+    return [common_shape(one, other) for one, other in zip(*sides, strict=True)]
 
 
 def _of_loop(module: Module, node: Node, shapes: Sequence[Shape]) -> list[Shape]:
@@ -51,7 +51,7 @@ def _of_loop(module: Module, node: Node, shapes: Sequence[Shape]) -> list[Shape]
     kept = list(shapes)
     while True:
         nexts = _of_function(module, node, "body", kept)
-        common = [_common(one, other) for one, other in zip(kept, nexts, strict=True)]
+        common = [common_shape(one, other) for one, other in zip(kept, nexts, strict=True)]
         if common == kept:
             return kept
         kept = common
@@ -67,10 +67,3 @@ def _of_function(module: Module, node: Node, key: str, args: Sequence[Shape]) ->
     found = infer_results(module, body, args)
     lists = [dtype_of(r.operands[0]) is DType.VARIANT for r in body.results]
     return [Shape(()) if is_list else s for s, is_list in zip(found, lists, strict=True)]
-
-
-def _common(one: Shape, other: Shape) -> Shape:
-    """What both are instances of."""
-    if one.dims is None or other.dims is None or len(one.dims) != len(other.dims):
-        return UNKNOWN
-    return Shape(tuple(a if a == b else -1 for a, b in zip(one.dims, other.dims, strict=True)))

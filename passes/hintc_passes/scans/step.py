@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from hintc.call_graph import needed_graphs
 from hintc.graft import graft
 from hintc.graphdef.scan_step import checked_scan
-from hintc.graphdef.shapes import infer_shapes
-from hintc.ir import SCAN, DType, Function, Graph, Module, Node, Port, Scan, Shape
+from hintc.ir import SCAN, DType, Function, Graph, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.values import source_of
+from hintc_passes.analysis.values import source_of
 
 
 def open_scans(module: Module) -> Iterator[tuple[Graph, Node]]:
@@ -95,12 +94,12 @@ def new_step(
     return function
 
 
-def argument_shapes(module: Module, graph: Graph, node: Node) -> list[Shape]:
-    """Shapes of the arguments of a Scan's step, as far as `graph`, which has the Scan, tells."""
-    scan = Scan.of(node)
-    outer = infer_shapes(module, graph, (*scan.xs, *scan.states, *scan.invariants))
-    rows = [Shape(s.dims[1:] if s.dims else None) for s in (outer[x] for x in scan.xs)]
-    return [Shape(()), *rows, *(outer[p] for p in (*scan.states, *scan.invariants))]
+def add_in_place_of(module: Module, old: Node, scan: Scan, name: str) -> Node:
+    """Add a Scan that takes the place of another: its origin, device and control operands."""
+    new = scan.add_to(module, old.graph, name=name, origin=old.origin or (name,))
+    new.device = old.device
+    old.graph.set_controls(new, old.controls)
+    return new
 
 
 def dependencies(graph: Graph, sources: Iterable[Node]) -> dict[Node, frozenset[Node]]:

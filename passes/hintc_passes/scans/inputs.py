@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter
-from hintc.graphdef.shapes import infer_shapes
-from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, Shape, producers
+from hintc.graphdef.shapes import argument_shapes, infer_shapes
+from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, producers
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.outputs import ELEMENTWISE, forget_shapes, is_elementwise
-from hintc_passes.loops.step import Step, new_step
-from hintc_passes.loops.values import source_of
+from hintc_passes.analysis.values import source_of
+from hintc_passes.scans.outputs import ELEMENTWISE, forget_shapes, is_elementwise
+from hintc_passes.scans.step import Step, add_in_place_of, new_step
 
 _MATRIX = 2
 _OPS = frozenset((*ELEMENTWISE, "Identity", "MatMul"))
@@ -83,10 +84,8 @@ class _Hoisting:
         return port in self._invariants or port.node.op == "Const"
 
     def _ranks(self) -> Mapping[Port, int | None]:
-        step, scan = self._step, self._scan
-        outer = infer_shapes(self._module, self._graph, (*scan.xs, *scan.states, *scan.invariants))
-        rows = [Shape(s.dims[1:] if s.dims else None) for s in (outer[x] for x in scan.xs)]
-        args = [Shape(()), *rows, *(outer[p] for p in (*scan.states, *scan.invariants))]
+        step = self._step
+        args = argument_shapes(self._module, self._graph, self._node)
         ports = {p for n in step.graph if n.op in _OPS for p in (Port(n), *n.operands)}
         shapes = infer_shapes(self._module, step.graph, ports, args)
         return {port: shape.rank for port, shape in shapes.items()}
@@ -169,18 +168,12 @@ class _Hoisting:
             results,
         )
         outer = dict(zip(step.invariants, scan.invariants, strict=True))
-        new = Scan(
-            self._module.add_function(body).name,
-            scan.trip_count,
-            (*(scan.xs[k] for k in xs), *before.values()),
-            scan.states,
-            tuple(outer[p] for p in kept),
-            (*(scan.reverse_xs[k] for k in xs), *(self._backwards[p] for p in self.moved)),
-            scan.reverse_ys,
-            form=scan.form,
-            hint=scan.hint,
-            unrolled=scan.unrolled,
-        ).add_to(self._module, self._graph, name=name, origin=self._node.origin or (name,))
-        new.device = self._node.device
-        self._graph.set_controls(new, self._node.controls)
-        return new
+        backwards = [self._backwards[p] for p in self.moved]
+        new = replace(
+            scan,
+            body=self._module.add_function(body).name,
+            xs=(*(scan.xs[k] for k in xs), *before.values()),
+            invariants=tuple(outer[p] for p in kept),
+            reverse_xs=(*(scan.reverse_xs[k] for k in xs), *backwards),
+        )
+        return add_in_place_of(self._module, self._node, new, name)

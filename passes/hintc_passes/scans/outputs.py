@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from hintc.graft import graft
-from hintc.graphdef.shapes import infer_shapes
+from hintc.graphdef.shapes import argument_shapes, infer_shapes
 from hintc.ir import Graph, Module, Node, Port, Scan, producers
-from hintc_passes.loops.step import Step, argument_shapes, dependencies, new_step
-from hintc_passes.loops.values import source_of
+from hintc_passes.analysis.values import source_of
+from hintc_passes.scans.step import (
+    Step,
+    add_in_place_of,
+    dependencies,
+    new_step,
+)
 
 ELEMENTWISE = frozenset(
     (
@@ -176,18 +182,12 @@ class _Hoisting:
             results,
         )
         outer = dict(zip(step.invariants, scan.invariants, strict=True))
-        new = Scan(
-            self._module.add_function(body).name,
-            scan.trip_count,
-            tuple(scan.xs[k] for k in xs),
-            scan.states,
-            tuple(outer[p] for p in kept),
-            tuple(scan.reverse_xs[k] for k in xs),
-            tuple(backwards for _, backwards in wanted),
-            form=scan.form,
-            hint=scan.hint,
-            unrolled=scan.unrolled,
-        ).add_to(self._module, self._graph, name=name, origin=self._node.origin or (name,))
-        new.device = self._node.device
-        self._graph.set_controls(new, self._node.controls)
-        return new
+        new = replace(
+            scan,
+            body=self._module.add_function(body).name,
+            xs=tuple(scan.xs[k] for k in xs),
+            invariants=tuple(outer[p] for p in kept),
+            reverse_xs=tuple(scan.reverse_xs[k] for k in xs),
+            reverse_ys=tuple(backwards for _, backwards in wanted),
+        )
+        return add_in_place_of(self._module, self._node, new, name)

@@ -10,7 +10,7 @@ import numpy as np
 from hintc.graphdef.emit import Emitter, known_array
 from hintc.ir import DType, Graph, Node, Port, Shape
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.values import known_int
+from hintc_passes.analysis.values import known_int
 
 ELEMENT_OPS = frozenset(("GatherV2", "Split", "StridedSlice", "Unpack"))
 """Ops that give elements of a tensor."""
@@ -87,12 +87,16 @@ def find_elements(
     for node in graph:
         if node.op in ("Unpack", "Split"):
             _take_all(node, same, readers, slices, counts)
-        elif node.op in ("StridedSlice", "GatherV2"):
+    whole = set(counts)
+    for node in graph:
+        if node.op in ("StridedSlice", "GatherV2"):
             place = _place_of_slice(node) if node.op == "StridedSlice" else _place_of_gather(node)
             if place is not None and same.get(Port(node), Port(node)) == Port(node):
                 axis, index = place
                 tensor = same.get(node.operands[0], node.operands[0])
-                slices.setdefault((tensor, axis), {}).setdefault(index, Port(node))
+                # beside all elements, a slice is something else: an initial state's input, say
+                if (tensor, axis) not in whole:
+                    slices.setdefault((tensor, axis), {}).setdefault(index, Port(node))
     found = []
     for (tensor, axis), by_index in slices.items():
         read = sorted(k for k, port in by_index.items() if readers.get(port))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter, known_array
-from hintc.graphdef.shapes import infer_shapes
+from hintc.graphdef.shapes import argument_shapes, infer_shapes
 from hintc.ir import DType, Function, Graph, Module, Node, Port, Scan, Shape, producers
 from hintc.ir.scan import dtype_of
+from hintc_passes.analysis.values import known_int, source_of, sweep
 from hintc_passes.cells.algebra import Symbol
 from hintc_passes.cells.step import evaluate, symbol
-from hintc_passes.loops.step import Step, argument_shapes
-from hintc_passes.loops.values import known_int, source_of, sweep
+from hintc_passes.scans.step import Step, add_in_place_of
 
 
 @dataclass(frozen=True)
@@ -167,20 +167,9 @@ class _Unpacking:
         for k, first in enumerate(scan.states):
             parts = self._plan.get(k)
             states += [_columns(emit, first, p) for p in parts] if parts else [first]
-        new = Scan(
-            body.name,
-            scan.trip_count,
-            scan.xs,
-            tuple(states),
-            scan.invariants,
-            scan.reverse_xs,
-            scan.reverse_ys,
-            form=scan.form,
-            hint=scan.hint,
-            unrolled=scan.unrolled,
-        ).add_to(self._module, graph, name=name, origin=node.origin or (name,))
-        new.device = node.device
-        graph.set_controls(new, node.controls)
+        new = add_in_place_of(
+            self._module, node, replace(scan, body=body.name, states=tuple(states)), name
+        )
         self._connect(emit, new)
         graph.replace_control_uses(node, [new])
         graph.remove(node)
