@@ -151,6 +151,24 @@ def test_stateful_layers_start_from_their_present_state(version: Any) -> None:
     assert "lstm" in note.node  # both states have this name
 
 
+@pytest.mark.parametrize("layer", ["SimpleRNN", "GRU"])
+def test_stateful_folders_in_graph_mode(layer: str, tmp_path: Path) -> None:
+    """Freezing renames functions of loops, and leaves shapes of one step on what is hoisted."""
+    layers = tf_keras.layers
+    given = layers.Input(batch_shape=(BATCH, STEPS, DEPTH))
+    model = tf_keras.Model(given, getattr(layers, layer)(UNITS, stateful=True)(given))
+    x = values(BATCH, STEPS, DEPTH)
+    folder = exported(model, tf_keras, tmp_path / "m")
+    with tf.Graph().as_default():
+        converted = hintc.convert(folder)
+    runner = Interpreter(converted.tflite)
+    model.reset_states()
+    wanted = model(x).numpy()
+    for _ in range(2):
+        (got,) = runner.run([x]).values()
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
 @VERSIONS
 def test_persisting_states_go_on_as_in_keras(version: Any) -> None:
     layers = version.layers

@@ -14,6 +14,8 @@ from hintc.source.endpoints import find_port, guess_outputs
 from hintc.source.model import SourceModel
 from hintc.source.quiet import quiet
 
+_FROZEN, _NUMBER = re.compile(r"_frozen_\d+$"), re.compile(r"_\d+$")
+"""How TensorFlow ends the names of functions after freezing, and before."""
 _UNINITIALISED = re.compile(r"(?:find variable|uninitialized value) (\S+)")
 
 
@@ -62,7 +64,37 @@ def freeze_session(session: Any, outputs: Sequence[str] | None) -> SourceModel:
         raise HintcError(
             f"the session cannot be frozen for {some(nodes)}", why=_first_line(str(error))
         ) from error
+    _name_frozen_functions(frozen)
     return SourceModel(frozen, (), names, description="Session", carried=tuple(carried))
+
+
+def _name_frozen_functions(graph_def: Any) -> None:
+    """Let loops and conditions name the functions that TensorFlow has renamed.
+
+    Freezing makes ``body_frozen_7`` of a function ``body_3`` that is handed variables, and forgets
+    to say so to a While or If inside of a function. Where several could be meant, the graph stays
+    as it is, and is refused later.
+    """
+    functions = {f.signature.name for f in graph_def.library.function}
+    bodies = [graph_def.node, *(f.node_def for f in graph_def.library.function)]
+    named = [at.func for body in bodies for node in body for at in node.attr.values()]
+    called = {func.name for func in named} | {n.op for body in bodies for n in body}
+    left: dict[str, list[str]] = {}
+    for function in sorted(functions - called):
+        if _FROZEN.search(function):
+            left.setdefault(_FROZEN.sub("", function), []).append(function)
+    lost: dict[str, set[str]] = {}
+    for func in named:
+        if func.name and func.name not in functions:
+            lost.setdefault(_NUMBER.sub("", func.name), set()).add(func.name)
+    for func in named:
+        base = _NUMBER.sub("", func.name)
+        if (
+            len(lost.get(base, ())) == 1
+            and len(left.get(base, ())) == 1
+            and func.name in lost[base]
+        ):
+            func.name = left[base][0]
 
 
 def _variable_in(message: str) -> str | None:

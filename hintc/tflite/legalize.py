@@ -17,6 +17,7 @@ from hintc.tflite.call import FusedCall, fused_call
 from hintc.tflite.dequantize import recompute_constants
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.flexbuffer import dump_attributes
+from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.schema import schema
 from hintc.tflite.state import StateMode, StateWriter, StepOf, read_step, read_variable
@@ -67,7 +68,8 @@ def legalize(
             does; ``"persist"`` goes on from the state that the last invoke left.
 
     Returns:
-        The new model; the same bytes if it has no fused call.
+        The new model; the same bytes if it has no fused call, and no loop that TFLite would run
+        wrongly (see `hintc.tflite.loop_copies`).
 
     Raises:
         HintcError: not a TFLite model, a malformed call, or a use that the target cannot run.
@@ -103,7 +105,8 @@ def legalize_model(
         rewriter.run()
         lowered += rewriter.lowered
         notes += rewriter.notes
-    if not lowered:
+    copies = copy_moved_inputs(model)
+    if not lowered and not copies:
         return Legalized(tflite_bytes)
     remove_unused_storage(model)
     return Legalized(model.write(), lowered, tuple(notes))

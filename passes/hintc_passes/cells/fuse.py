@@ -27,6 +27,7 @@ from hintc.ir import (
 )
 from hintc.ir.scan import dtype_of
 from hintc.remark import PassReport
+from hintc_passes.analysis.dimensions import dimension
 from hintc_passes.cells.algebra import Affine, Matrix, Opaque, width_of
 from hintc_passes.cells.constants import constant_value
 from hintc_passes.cells.difference import Difference, varying_weight
@@ -116,7 +117,8 @@ def _fuse(
     refusals = kernel.op.refusals([sequence, *cell.weights, *cell.states], cell.attributes)
     if refusals:
         raise Difference("kernel-limit", "; ".join(refusals))
-    check_step(module, scan, widths, kernel, cell)
+    batch = _one_batch(module, node.graph, scan)
+    check_step(module, scan, widths, kernel, cell, batch)
     scan = _read_forward(module, node, scan)
     operands = {sequence: _input(node, scan, cell.x)}
     for slot, array in cell.weights.items():
@@ -157,6 +159,33 @@ def _require_float(scan: Scan) -> None:
                 f"it computes in {dtype_of(port).name.lower()}, the kernel in float32",
                 "Export the model in float32.",
             )
+
+
+def _one_batch(module: Module, graph: Graph, scan: Scan) -> int:
+    """The static batch of sequences and states, -1 if it is not static.
+
+    Raises:
+        Difference: a batch of 1 may be broadcast against another, which no kernel does.
+    """
+    shapes = infer_shapes(module, graph, [*scan.xs, *scan.states])
+    found: dict[int, Port] = {}
+    for axis, ports in ((1, scan.xs), (0, scan.states)):
+        for port in ports:
+            dims = shapes[port].dims
+            size = dimension(port, axis) if dims is None or dims[axis] < 0 else dims[axis]
+            found.setdefault(size if isinstance(size, int) else -1, port)
+    if 1 in found and len(found) > 1 and any(_is_one(shapes[x], 1) for x in scan.xs):
+        (other,) = [port for size, port in found.items() if size != 1][:1]
+        raise Difference(
+            "batch-broadcast",
+            f"a sequence has a batch of 1, and '{other}' perhaps another",
+            "Give the initial states, or the input, the batch size of the other.",
+        )
+    return next(iter(found)) if len(found) == 1 else -1
+
+
+def _is_one(shape: Shape, axis: int) -> bool:
+    return shape.dims is not None and shape.dims[axis] == 1
 
 
 def _normal_form(

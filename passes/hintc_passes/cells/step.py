@@ -40,9 +40,19 @@ class Stacked:
     value: Value
 
 
+@dataclass(frozen=True)
+class Squeezed:
+    """A value ``[batch, n]`` without axis 0, or with it, as the batch is 1 or not.
+
+    Beside a whole value it means what it did before: ``[n]`` broadcasts to ``[1, n]``.
+    """
+
+    value: Value
+
+
 Plain: TypeAlias = Value | Array
 """A value of shape ``[batch, n]``, or a constant of any shape."""
-Result: TypeAlias = Plain | Stacked
+Result: TypeAlias = Plain | Stacked | Squeezed
 """What an op may give."""
 
 
@@ -141,8 +151,12 @@ def evaluate(node: Node, operands: list[Result]) -> list[Result] | None:
         return [tensor.array]
     if node.op in ("Pack", "Unpack"):
         return _stack_of_one(node, operands)
+    if node.op == "Squeeze" and isinstance(operands[0], tuple):
+        return _squeeze_batch(node, operands[0])
     rule = _RULES.get(node.op)
-    plain = [o for o in operands if not isinstance(o, Stacked)]
+    if node.op in _BROADCASTING and any(isinstance(o, tuple) for o in operands):
+        operands = [o.value if isinstance(o, Squeezed) else o for o in operands]
+    plain = [o for o in operands if not isinstance(o, (Stacked, Squeezed))]
     if rule is None or len(plain) < len(operands):
         return None
     results = rule(node, plain)
@@ -156,6 +170,18 @@ def _stack_of_one(node: Node, operands: list[Result]) -> list[Result] | None:
     if node.op == "Unpack":
         return [value.value] if isinstance(value, Stacked) else None
     return [Stacked(value)] if isinstance(value, tuple) else None
+
+
+def _squeeze_batch(node: Node, value: Value) -> list[Result] | None:
+    """Keras 3 takes axis 0 away where the batch is 1; a single column might go as well."""
+    axes = _squeezed_axes(node)
+    surely_rows = axes == (0,) or (not axes and width_of(value) > 1)
+    return [Squeezed(value)] if surely_rows else None
+
+
+def _squeezed_axes(node: Node) -> tuple[int, ...]:
+    axes = node.attributes.get("squeeze_dims")
+    return tuple(a for a in axes if isinstance(a, int)) if isinstance(axes, tuple) else ()
 
 
 def symbol(kind: str, index: int, width: int) -> Value:
@@ -440,9 +466,8 @@ def _fold(function: Callable[..., Array]) -> Rule:
 
 
 def _squeeze(node: Node, operands: list[Plain]) -> list[Plain] | None:
-    axes = node.attributes.get("squeeze_dims")
-    dims = tuple(a for a in axes if isinstance(a, int)) if isinstance(axes, tuple) else ()
-    return _fold(lambda value: np.squeeze(value, dims or None))(node, operands)
+    axes = _squeezed_axes(node)
+    return _fold(lambda value: np.squeeze(value, axes or None))(node, operands)
 
 
 def _folding(function: Callable[..., Array], rule: Rule) -> Rule:
@@ -457,6 +482,7 @@ def _folding(function: Callable[..., Array], rule: Rule) -> Rule:
 
 Rule: TypeAlias = Callable[[Node, list[Plain]], list[Plain] | None]
 
+_BROADCASTING = frozenset(("Add", "AddV2", "BiasAdd", "Mul", "Sub"))
 _add = _folding(np.add, _elementwise(lambda a, b: a + b))
 _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(

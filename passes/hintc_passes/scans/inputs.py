@@ -13,7 +13,7 @@ from hintc.graphdef.shapes import argument_shapes, infer_shapes
 from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, producers
 from hintc.ir.scan import dtype_of
 from hintc_passes.analysis.values import source_of
-from hintc_passes.scans.outputs import ELEMENTWISE, is_elementwise
+from hintc_passes.scans.outputs import ELEMENTWISE, forget_shapes, is_elementwise
 from hintc_passes.scans.step import Step, add_in_place_of, new_step
 
 _MATRIX = 2
@@ -110,6 +110,7 @@ class _Hoisting:
         needed = producers(self.moved)
         nodes = [n for n in step.graph if n in needed and n.op != "_Arg"]
         copies = graft(nodes, self._graph, values, prefix=name)
+        forget_shapes(copies.values())
         whole = {
             copy: self._over_all_steps(copy) for old, copy in copies.items() if old.op == "MatMul"
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hintc.graft import graft
@@ -29,6 +29,12 @@ def is_elementwise(node: Node) -> bool:
     """True for ops in `ELEMENTWISE`, but for a bias along any other than the last axis."""
     channels_last = node.attributes.get("data_format", b"NHWC") == b"NHWC"
     return node.op in ELEMENTWISE and (node.op != "BiasAdd" or channels_last)
+
+
+def forget_shapes(nodes: Iterable[Node]) -> None:
+    """Drop the shapes that TensorFlow has noted on nodes of a step: they compute all steps now."""
+    for node in nodes:
+        node.attributes.pop("_output_shapes", None)
 
 
 def hoist_outputs(module: Module, graph: Graph, node: Node) -> Node | None:
@@ -157,6 +163,7 @@ class _Hoisting:
                 pending.extend(operand.node.operands)
         ordered = [n for n in step.graph if n in needed]
         copies = graft(ordered, self._graph, values, prefix=name)
+        forget_shapes(copies.values())
         return Port(copies[port.node], port.index)
 
     def _new_scan(self, name: str, wanted: Sequence[tuple[Port, bool]]) -> Node:
