@@ -269,6 +269,7 @@ class _Engine:
         values = self._hold_controls(match, values, emitter)
         values = self._keep_output(match, values, emitter)
         names = [root.node.name for root in match.roots]
+        moved = [use.node for old in match.roots for use in self._graph.uses(old)]
         for old, new in zip(match.roots, values, strict=True):
             self._graph.replace_uses(old, new)
         dead = self._dead(match)
@@ -280,7 +281,8 @@ class _Engine:
         self._graph.remove(dead)
         remove_unread(self._graph, inputs)
         self._keep_names(names, values, emitter)
-        self._retry(emitter.added, values)
+        # where values may escape, other readers of the new value fit as they did
+        self._retry([*emitter.added, *(moved if self._rule.keep_escaping else producers)])
 
     def _hold_controls(self, match: Match, values: list[Port], emitter: Emitter) -> list[Port]:
         """What the interior waited for, the new nodes wait for."""
@@ -344,9 +346,9 @@ class _Engine:
                 self._graph.rename(node, name)
                 renamed.add(node)
 
-    def _retry(self, added: Iterable[Node], values: Iterable[Port]) -> None:
+    def _retry(self, changed: Iterable[Node]) -> None:
         """What is new, and what reads it as far up as the pattern is deep, may fit now."""
-        level = dict.fromkeys([*added, *(v.node for v in values)])
+        level = dict.fromkeys(changed)
         for _ in range(self._pattern.depth + 1):
             for node in level:
                 if node.op in self._pattern.anchor_ops and node not in self._waiting:
