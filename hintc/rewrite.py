@@ -221,21 +221,22 @@ class _Engine:
             node, reader = next(iter(escaping.items()))
             what = "is a result" if reader.op == RESULT else f"is also read by '{reader.name}'"
             return Refusal("value-escapes", f"the inner value '{node.name}' {what}")
-        stays = self._path_back(match)
+        stays = self._path_back(match, escaping)
         if stays is not None:
             return Refusal(
                 "not-convex", f"'{stays.name}' lies between two nodes that would become one"
             )
         return None
 
-    def _path_back(self, match: Match) -> Node | None:
+    def _path_back(self, match: Match, escaping: Mapping[Node, Node]) -> Node | None:
         """A node outside from which a path leads back into the match, if there is one.
 
         With one root such a path from it would be a cycle already; from other nodes it does no
         harm, since those with readers outside stay as they are.
         """
         interior = set(match.interior)
-        waiting = {c for n in interior for c in self._graph.control_uses(n) if c not in interior}
+        going = interior - escaping.keys()
+        waiting = {c for n in going for c in self._graph.control_uses(n) if c not in interior}
         if len(match.roots) == 1 and not waiting:
             return None
         readers = {u.node for n in interior for u in self._graph.uses(n)} - interior
@@ -321,9 +322,7 @@ class _Engine:
         """The interior nodes that no node outside needs any more, in reverse topological order."""
         interior = match.interior
         needed: set[Node] = set()
-        todo = [
-            n for n in interior if any(u.node not in interior for u in self._graph.each_use(n))
-        ]
+        todo = [n for n in interior if any(u.node not in interior for u in self._graph.each_use(n))]
         while todo:
             node = todo.pop()
             if node not in needed:

@@ -349,7 +349,7 @@ class Graph:
             del self._names[node._name]
         if any(n in doomed for n in self.args):
             self.args = [n for n in self.args if n not in doomed]
-        if any(n in doomed for n in self.results):
+        if any(n.op == RESULT for n in doomed):  # there may be as many results as removals
             self.results = [n for n in self.results if n not in doomed]
         for key in [k for k, n in self.control_results.items() if n in doomed]:
             del self.control_results[key]
