@@ -36,8 +36,9 @@ class Session:
             raise HintcError("TensorFlow cannot import the graph", why=_one_line(error)) from error
         config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
         # the graph as it is written: with oneDNN the remapper gives a layer normalisation another
-        # epsilon than its own; and what runs once or twice takes longer to optimise than to run
-        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        # epsilon than its own
+        options = config.graph_options.rewrite_options
+        options.remapping = options.OFF
         self._graph = graph
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         self._errors = (ValueError, TypeError, KeyError, RuntimeError, tf.errors.OpError)
