@@ -199,9 +199,10 @@ class _Engine:
         interior, roots = set(match.interior), set(match.roots)
         found: dict[Node, Node] = {}
         for node in match.interior:
-            for use in self._graph.uses(node):
+            for use in self._graph.each_use(node):
                 if use.node not in interior and use.node.operands[use.slot] not in roots:
-                    found.setdefault(node, use.node)
+                    found[node] = use.node
+                    break  # a constant may have as many readers as there are matches
         return found
 
     def _structural_refusal(self, match: Match, escaping: Mapping[Node, Node]) -> Refusal | None:
@@ -219,11 +220,13 @@ class _Engine:
     def _path_back(self, match: Match, escaping: Mapping[Node, Node]) -> Node | None:
         """A node outside from which a path leads back into the match, if there is one.
 
-        With one root that alone is read outside, such a path would be a cycle already.
+        With one root such a path from it would be a cycle already; from other nodes it does no
+        harm, since those with readers outside stay as they are.
         """
         interior = set(match.interior)
-        waiting = {c for n in interior for c in self._graph.control_uses(n) if c not in interior}
-        if len(match.roots) == 1 and not escaping and not waiting:
+        going = interior - escaping.keys()
+        waiting = {c for n in going for c in self._graph.control_uses(n) if c not in interior}
+        if len(match.roots) == 1 and not waiting:
             return None
         readers = {u.node for n in interior for u in self._graph.uses(n)} - interior
         todo = list(readers | waiting)
@@ -256,6 +259,7 @@ class _Engine:
         values = self._hold_controls(match, values, emitter)
         values = self._keep_output(match, values, emitter)
         names = [root.node.name for root in match.roots]
+        moved = [use.node for old in match.roots for use in self._graph.uses(old)]
         for old, new in zip(match.roots, values, strict=True):
             self._graph.replace_uses(old, new)
         dead = self._dead(match)
@@ -267,7 +271,8 @@ class _Engine:
         self._graph.remove(dead)
         remove_unread(self._graph, inputs)
         self._keep_names(names, values, emitter)
-        self._retry(emitter.added, values)
+        # where values may escape, other readers of the new value fit as they did
+        self._retry([*emitter.added, *(moved if self._rule.keep_escaping else producers)])
 
     def _hold_controls(self, match: Match, values: list[Port], emitter: Emitter) -> list[Port]:
         """What the interior waited for, the new nodes wait for."""
@@ -306,7 +311,7 @@ class _Engine:
         """The interior nodes that no node outside needs any more, in reverse topological order."""
         interior = match.interior
         needed: set[Node] = set()
-        todo = [n for n in interior if any(u.node not in interior for u in self._graph.uses(n))]
+        todo = [n for n in interior if any(u.node not in interior for u in self._graph.each_use(n))]
         while todo:
             node = todo.pop()
             if node not in needed:
@@ -329,9 +334,9 @@ class _Engine:
                 self._graph.rename(node, name)
                 renamed.add(node)
 
-    def _retry(self, added: Iterable[Node], values: Iterable[Port]) -> None:
+    def _retry(self, changed: Iterable[Node]) -> None:
         """What is new, and what reads it as far up as the pattern is deep, may fit now."""
-        level = dict.fromkeys([*added, *(v.node for v in values)])
+        level = dict.fromkeys(changed)
         for _ in range(self._pattern.depth + 1):
             for node in level:
                 if node.op in self._pattern.anchor_ops and node not in self._waiting:

@@ -87,7 +87,7 @@ def infer_shapes(
         if is_body and args is None:
             args = _given_by_caller(module, graph)
         found = _ask_tensorflow(module, graph, rest, args)
-        if not is_body:
+        if graph is module.graph:
             _remember(found)
         known.update(found)
     return {port: known.get(port, UNKNOWN) for port in ports}
@@ -197,7 +197,7 @@ def _ask_tensorflow(
         if any(node.op in _CYCLIC for node in needed):
             return {}
         values = _stand_ins(part.graph, graph, needed, args)
-        inner = [node for node in graph if node in needed and Port(node) not in values]
+        inner = [node for node in needed if Port(node) not in values]
         for port, shape in known.items():
             attributes: dict[str, AttributeValue] = {"dtype": dtype_of(port), "shape": shape}
             values[port] = Port(part.graph.add("Placeholder", (), attributes, name="known"))
@@ -214,16 +214,16 @@ def _ask_tensorflow(
         return {}
 
 
-def _needed(wanted: Sequence[Port]) -> tuple[set[Node], dict[Port, Shape]]:
-    """The nodes that `wanted` depend on, up to values whose shape is remembered."""
+def _needed(wanted: Sequence[Port]) -> tuple[dict[Node, None], dict[Port, Shape]]:
+    """The nodes that `wanted` depend on, up to values whose shape is remembered; ordered."""
     known: dict[Port, Shape] = {}
-    found: set[Node] = set()
+    found: dict[Node, None] = {}
     pending = [port.node for port in wanted]
     while pending:
         node = pending.pop()
         if node in found:
             continue
-        found.add(node)
+        found[node] = None
         for port in node.operands:
             shape = _memory_of(port.node)[1].get(port.index)
             if shape is None:
@@ -234,7 +234,7 @@ def _needed(wanted: Sequence[Port]) -> tuple[set[Node], dict[Port, Shape]]:
 
 
 def _stand_ins(
-    part: Graph, graph: Graph, needed: set[Node], args: Sequence[Shape] | None
+    part: Graph, graph: Graph, needed: Iterable[Node], args: Sequence[Shape] | None
 ) -> dict[Port, Port]:
     """Placeholders for arguments and large constants, whose elements no shape depends on."""
     found = {}

@@ -142,7 +142,7 @@ class Attributes(MutableMapping[str, AttributeValue]):
     or deleted is re-encoded on lowering: see `touched`.
     """
 
-    __slots__ = ("_decode", "_encoded", "_read", "touched")
+    __slots__ = ("_decode", "_encoded", "_names", "_read", "touched")
 
     def __init__(
         self,
@@ -153,6 +153,7 @@ class Attributes(MutableMapping[str, AttributeValue]):
     ) -> None:
         self._encoded = encoded
         self._decode = decode
+        self._names: tuple[str, ...] | None = None  # of the wire form, which never changes
         self._read: dict[str, AttributeValue] = dict(values) if values else {}
         self.touched = frozenset(self._read) if values else _UNTOUCHED
         """Names assigned or deleted since the lift."""
@@ -183,8 +184,12 @@ class Attributes(MutableMapping[str, AttributeValue]):
         return name in self._read or self._is_encoded(name)
 
     def __iter__(self) -> Iterator[str]:
-        if self._encoded is not None:
-            yield from sorted(n for n in self._encoded if n not in self.touched)
+        if self._names is None:
+            self._names = tuple(sorted(self._encoded or ()))
+        if not self.touched:
+            yield from self._names
+            return
+        yield from (n for n in self._names if n not in self.touched)
         yield from sorted(n for n in self.touched if n in self._read)
 
     def __len__(self) -> int:
@@ -197,5 +202,6 @@ class Attributes(MutableMapping[str, AttributeValue]):
         """An independent copy that shares the encoded form."""
         twin = Attributes(encoded=self._encoded, decode=self._decode)
         twin._read = dict(self._read)
+        twin._names = self._names
         twin.touched = self.touched
         return twin

@@ -152,13 +152,15 @@ class Graph:
 
     def uses(self, value: Node | Port) -> list[Use]:
         """Data uses of a port, or of all ports of a node, in a stable order."""
+        return list(self.each_use(value))
+
+    def each_use(self, value: Node | Port) -> Iterator[Use]:
+        """`uses` one by one, for who may not need all; edges must not change meanwhile."""
         node, index = value if isinstance(value, Port) else (value, None)
-        return [
-            Use(consumer, slot)
-            for consumer, keys in self._nx.adj[node].items()
-            for slot, port in keys
-            if port != CONTROL and (index is None or port == index)
-        ]
+        for consumer, keys in self._nx.adj[node].items():
+            for slot, port in keys:
+                if port != CONTROL and (index is None or port == index):
+                    yield Use(consumer, slot)
 
     def control_uses(self, node: Node) -> list[Node]:
         """Nodes that wait for `node` by a control edge."""
@@ -347,7 +349,7 @@ class Graph:
             del self._names[node._name]
         if any(n in doomed for n in self.args):
             self.args = [n for n in self.args if n not in doomed]
-        if any(n in doomed for n in self.results):
+        if any(n.op == RESULT for n in doomed):  # there may be as many results as removals
             self.results = [n for n in self.results if n not in doomed]
         for key in [k for k, n in self.control_results.items() if n in doomed]:
             del self.control_results[key]

@@ -230,18 +230,21 @@ class _Evaluation:
     ) -> dict[Port, Array]:
         import tensorflow as tf
 
-        try:
-            found = session.run(list(wanted.values()))
-        except tf.errors.OpError:
-            found = None
-        if found is not None:
-            return dict(zip(wanted, map(np.asarray, found), strict=True))
         values: dict[Port, Array] = {}
-        for port, tensor in wanted.items():  # one of them fails: find out which
+        todo = [list(wanted)]
+        while todo:
+            ports = todo.pop()
             try:
-                values[port] = np.asarray(session.run(tensor))
+                found = session.run([wanted[port] for port in ports])
             except tf.errors.OpError as error:
-                report.note("not-evaluated", port.node.name, str(error.message).split("\n")[0])
+                if len(ports) == 1:
+                    name, why = ports[0].node.name, str(error.message).split("\n")[0]
+                    report.note("not-evaluated", name, why)
+                else:  # one of them fails: find out which; a run costs as much as the whole graph
+                    middle = len(ports) // 2
+                    todo += [ports[middle:], ports[:middle]]
+            else:
+                values.update(zip(ports, map(np.asarray, found), strict=True))
         return values
 
 

@@ -66,7 +66,7 @@ class Proposal:
         steps = [self._step(Port(n)) for n in nodes]
         if first == 1 and steps and steps[0] == 0:
             steps = steps[1:]
-        return steps == list(range(first, end))
+        return len(steps) == end - first and all(s == k for k, s in enumerate(steps, first))
 
     def _label(self, node: Node) -> int | None:
         if is_stateful(node) or node.controls:
