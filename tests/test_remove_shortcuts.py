@@ -64,7 +64,7 @@ def skip_running(x: Any, lengths: Any) -> Branches:
     import tensorflow as tf
 
     ended = tf.reduce_min(lengths) < 4
-    return ended, lambda: tf.compat.v1.where(3 >= lengths, -x, x), lambda: x
+    return ended, lambda: tf.compat.v1.where(lengths <= 3, -x, x), lambda: x
 
 
 def too_early(x: Any, lengths: Any) -> Branches:

@@ -182,7 +182,7 @@ class Proposal:
 
     def masks(self) -> list[Lane]:
         """Values of every step that a Select chooses: outputs that are zero beyond a length."""
-        found = []
+        found: list[Lane] = []
         for members in self._complete.values():
             steady = [n for n in members if self._step(Port(n)) > 0]
             first = self._firsts.get(steady[0])
