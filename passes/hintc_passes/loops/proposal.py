@@ -121,6 +121,8 @@ class Proposal:
                 continue
             readers = dict.fromkeys(self._readers.get(anchor, ()))
             fitting = [n for n in readers if self._fits(n, node, wanted)]
+            if len(fitting) > 1:
+                fitting = [n for n in fitting if self._starts_before(n, node)] or fitting
             if len(fitting) == 1:
                 found[node] = fitting[0]
             elif fitting:
@@ -151,15 +153,16 @@ class Proposal:
             not self._loosely and attributes_key(candidate) != attributes_key(node)
         ):
             return False
-        reads = (self._same.get(p, p) for p in node.operands)
         return all(
             w is None or w == r or (self._loosely and self._step(w) < 0)
             for w, r in zip(wanted, read, strict=True)
-        ) and all(
-            # what is carried starts as something that the first step does not compute
-            self._step(p) != 0 or p in self._element or self._step(r) < 0
-            for p, r in zip(reads, read, strict=True)
         )
+
+    def _starts_before(self, candidate: Node, node: Node) -> bool:
+        """True if, where a node of step 1 reads the step before, one of step 0 reads no step."""
+        pairs = zip(node.operands, candidate.operands, strict=True)
+        same = ((self._same.get(p, p), self._same.get(r, r)) for p, r in pairs)
+        return all(self._step(p) != 0 or p in self._element or self._step(r) < 0 for p, r in same)
 
     # -- the result --------------------------------------------------------------------------
 
