@@ -20,14 +20,6 @@ def _cells(model: Recipe) -> list[Cell]:
 
 
 LATER: dict[str, Callable[[Recipe], bool]] = {
-    "control flow 1": lambda model: model.control_flow == 1 and not model.keras,
-    "chains without hints": lambda model: (
-        model.front == "v1 static" or any("unroll" in cell.options for cell in _cells(model))
-    ),
-    "packed states": lambda model: any("state_is_tuple" in c.options for c in _cells(model)),
-    "lengths in chains and loops by hand": lambda model: (
-        model.lengths and model.front in ("hinted static", "while", "autograph")
-    ),
     "h is no output of a residual cell": lambda model: (
         model.lengths and any(cell.wrapper == "residual" for cell in _cells(model))
     ),

@@ -16,9 +16,6 @@ from tf1_models import STEPS, UNITS, Case, all_cases, check_case, pairwise
 
 v1 = tf.compat.v1
 LATER: dict[str, Callable[[Case], bool]] = {
-    "control flow 1": lambda case: case.control_flow == 1,
-    "chains without hints": lambda case: case.static,
-    "packed states": lambda case: "packed" in case.cell,
     "h is no output of a residual cell": lambda case: case.wrapper == "residual" and case.lengths,
 }
 """What does not fuse yet, or not convert: such a case must only not be wrong."""

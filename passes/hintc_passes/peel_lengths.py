@@ -1,15 +1,17 @@
 """peel-lengths: sequence lengths move out of a recurrence, so that the plain cell is left in it.
 
 Recognises a Scan whose every state and output is ``Select(t >= lengths, old, new)``, with the old
-state for states and zeros for outputs, as dynamic_rnn makes it. The Scan then runs all steps; rows
-at and beyond the length are zeroed afterwards, and the final state is read from the outputs at
-``lengths - 1`` (the initial state where the length is 0 or less). Bit for bit the same.
+state for states and zeros for outputs, as dynamic_rnn makes it, or the same by ``where`` of TF2.
+The Scan then runs all steps; rows at and beyond the length are zeroed afterwards, and the final
+state is read from the outputs at ``lengths - 1`` (the initial state where the length is 0 or less).
+Bit for bit the same, if there are as many lengths as rows, or one.
 
 Refuses, with a remark, when the final value of a state is read that is not an output of each step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +20,7 @@ import numpy as np
 from hintc.graphdef.emit import Emitter
 from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import infer_results, infer_shapes, shapes_remembered
-from hintc.ir import DType, Graph, Module, Node, Port, Scan, Shape, producers
+from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, Shape, producers
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
@@ -91,7 +93,26 @@ class _Peeling:
             raise Refusal("lengths-rank", "the sequence lengths are not provably one per row")
         rows = [Shape(s.dims[1:] if s.dims else None) for s in (shapes[x] for x in scan.xs)]
         args = [Shape(()), *rows, *(shapes[p] for p in (*scan.states, *scan.invariants))]
-        return [s.rank for s in infer_results(self._module, self._step.graph, args)]
+        results = infer_results(self._module, self._step.graph, args)
+        self._check_broadcasts(args, results)
+        return [s.rank for s in results]
+
+    def _check_broadcasts(self, args: Sequence[Shape], results: Sequence[Shape]) -> None:
+        """Refuse a SelectV2 that may give more than rows of the new value."""
+        freeze = self._freeze
+        news = [*freeze.nexts, *(new for new, _ in freeze.ys)]
+        found = infer_shapes(self._module, self._step.graph, news, args)
+        for new, result, rank in zip(news, results, freeze.ranks, strict=True):
+            if rank is None:
+                continue
+            rest = result.dims[1:] if result.dims and result.rank == rank else (-1,)
+            dims = found[new].dims
+            if -1 in rest or not dims or dims[1:] != rest:
+                raise Refusal(
+                    "lengths-rank",
+                    "a where() on the sequence lengths may broadcast what it chooses from",
+                    "Give the model's inputs static shapes but for batch and time.",
+                )
 
     def _final_rows(self) -> dict[int, int]:
         """For each state whose final value is read, the output that has it as its rows."""
@@ -171,9 +192,15 @@ class _Peeling:
     def _lengths(self, emit: Emitter) -> Port:
         lengths = self._outer[self._freeze.lengths]
         dtype = dtype_of(lengths)
-        if dtype is DType.INT32:
+        if dtype is not DType.INT32:
+            types: dict[str, AttributeValue] = {"SrcT": dtype, "DstT": DType.INT32}
+            lengths = emit.node("Cast", [lengths], types, "lengths")
+        if not any(self._freeze.ranks):
             return lengths
-        return emit.node("Cast", [lengths], {"SrcT": dtype, "DstT": DType.INT32}, "lengths")
+        # where() takes one length for all rows, too
+        batch = emit.pack([emit.element(emit.shape(self._scan.states[0]), 0)], "batch_shape")
+        types = {"T": DType.INT32, "Tidx": DType.INT32}
+        return emit.node("BroadcastTo", [lengths, batch], types, "lengths_of_rows")
 
     def _masked(self, emit: Emitter, lengths: Port, rows: Port, result: int) -> Port:
         """`rows` [T, B, ...] with zeros where ``t >= lengths[b]``."""

@@ -168,9 +168,9 @@ class Lockstep:
         return lane if lane[-1] is not None else self._by_start.get(lane[:-1], lane)
 
     def _kind(self, lane: Lane, *, settle: bool) -> Kind | None:
-        if lane in self._elements:
-            return Kind.ELEMENT
         known = [port for port in lane if port is not None]
+        if lane in self._elements or _is_index(known):
+            return Kind.ELEMENT if lane in self._elements else Kind.INDEX
         if all(port == known[0] for port in known):
             if self.step(known[0]) == NEVER:
                 return Kind.FIXED
@@ -180,9 +180,8 @@ class Lockstep:
                 _ONE_BEFORE,
             )
         steps = [self.step(port) for port in known]
-        if all(step == NEVER for step in steps) and (_is_index(known) or _alike(known)):
-            return Kind.INDEX if _is_index(known) else Kind.COMPUTED
-        if all(step == k for k, step in enumerate(steps)):
+        is_constant = all(step == NEVER for step in steps) and _alike(known)
+        if is_constant or all(step == k for k, step in enumerate(steps)):
             self._check_equal(known)
             return Kind.COMPUTED
         if steps[0] <= 0 and all(step == k for k, step in enumerate(steps[1:])):
@@ -235,7 +234,7 @@ class Lockstep:
 
 
 def _is_index(ports: Sequence[Port]) -> bool:
-    return all(
+    return len(ports) > 1 and all(
         known_scalar(port) == k and port.node.attributes.get("dtype") is DType.INT32
         for k, port in enumerate(ports)
     )

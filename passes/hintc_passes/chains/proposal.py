@@ -122,7 +122,7 @@ class Proposal:
             readers = dict.fromkeys(self._readers.get(anchor, ()))
             fitting = [n for n in readers if self._fits(n, node, wanted)]
             if len(fitting) > 1:
-                fitting = [n for n in fitting if self._starts(n, node)] or fitting
+                fitting = [n for n in fitting if self._starts_before(n, node)] or fitting
             if len(fitting) == 1:
                 found[node] = fitting[0]
             elif fitting:
@@ -133,14 +133,6 @@ class Proposal:
             if len(free) == 1:
                 found[node] = free[0]
         return found
-
-    def _starts(self, candidate: Node, node: Node) -> bool:
-        """True if the candidate reads initial states where the node reads the step before."""
-        return all(
-            self._step(initial) < 0
-            for p, initial in zip(node.operands, candidate.operands, strict=True)
-            if self._step(p) == 0 and self._same.get(p, p) not in self._element
-        )
 
     def _in_first(
         self, port: Port, ports: Mapping[Port, Port], found: Mapping[Node, Node]
@@ -161,15 +153,16 @@ class Proposal:
             not self._loosely and attributes_key(candidate) != attributes_key(node)
         ):
             return False
-        reads = (self._same.get(p, p) for p in node.operands)
         return all(
             w is None or w == r or (self._loosely and self._step(w) < 0)
             for w, r in zip(wanted, read, strict=True)
-        ) and all(
-            # what is carried starts as something that the first step does not compute
-            self._step(p) != 0 or p in self._element or self._step(r) < 0
-            for p, r in zip(reads, read, strict=True)
         )
+
+    def _starts_before(self, candidate: Node, node: Node) -> bool:
+        """True if, where a node of step 1 reads the step before, one of step 0 reads no step."""
+        pairs = zip(node.operands, candidate.operands, strict=True)
+        same = ((self._same.get(p, p), self._same.get(r, r)) for p, r in pairs)
+        return all(self._step(p) != 0 or p in self._element or self._step(r) < 0 for p, r in same)
 
     # -- the result --------------------------------------------------------------------------
 
@@ -192,7 +185,7 @@ class Proposal:
 
     def masks(self) -> list[Lane]:
         """Values of every step that a Select chooses: outputs that are zero beyond a length."""
-        found = []
+        found: list[Lane] = []
         for members in self._complete.values():
             steady = [n for n in members if self._step(Port(n)) > 0]
             first = self._firsts.get(steady[0])

@@ -14,7 +14,7 @@ BRANCHES = ("then_branch", "else_branch")
 """Attributes of an If that are functions: for a true and for a false condition."""
 _AT_MOST = {"LessEqual": (0, True), "Less": (-1, True), "Greater": (0, False)}
 _AT_MOST |= {"GreaterEqual": (-1, False)}
-"""Op -> (offset, holds): ``x op c`` says of ``x <= c + offset`` that it holds, or that it does not."""
+"""Op -> (offset, holds): ``x op c`` says whether ``x <= c + offset`` holds."""
 _MIRRORED = {"LessEqual": "GreaterEqual", "Less": "Greater"}
 _MIRRORED |= {other: op for op, other in _MIRRORED.items()}
 
@@ -108,9 +108,9 @@ class Shortcuts:
             return _Value(frame.node.operands[1 + args.index(node)], frame.outer)
         if node.op in IF_OPS:
             branch = self._general_branch(node, frame)
-            return (
-                None if branch is None else self._results(_Frame(node, branch, frame))[port.index]
-            )
+            if branch is None:
+                return None
+            return self._results(_Frame(node, branch, frame))[port.index]
         if node.op == "Select" and known is not None:
             taken = self._decided(_Value(node.operands[0], frame), known)
             return None if taken is None else _Value(node.operands[1 if taken else 2], frame)
