@@ -263,6 +263,10 @@ class _Raising:
                     left += self._replace_end(end, rows)
         graph.replace_control_uses(old, [node])
         sweep(graph, [*left, old])
+        if old in graph and not graph.is_used(old):  # While is stateful, whatever its body does
+            before = [p.node for p in old.operands]
+            graph.remove(old)
+            sweep(graph, before)
         return node
 
     def _replace_final(self, variable: Variable, scan: Scan, node: Node) -> None:
