@@ -37,18 +37,41 @@ class Remark:
 
     def __str__(self) -> str:
         text = f"{self.kind.value}[{self.code}] {self.pass_name}: '{self.node}': {self.reason}"
-        return f"{text} {self.remedy}" if self.remedy else text
+        return f"{text.removesuffix('.')}. {self.remedy}" if self.remedy else text
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """Where a pattern stopped fitting.
+
+    Attributes:
+        anchor: name of the node at which matching started.
+        node: name of the node that differs.
+        reason: the first thing that differed, on the attempt that came furthest.
+        matched: how many operations fitted before.
+    """
+
+    anchor: str
+    node: str
+    reason: str
+    matched: int
 
 
 @dataclass
 class PassReport:
-    """Outcome of one pass: counts by what was counted, and remarks.
+    """Outcome of one pass.
 
     A pass changed the module exactly if some count is not zero.
+
+    Attributes:
+        counts: by what was counted.
+        remarks: what it has to say, in order.
+        near_misses: of a RewritePass: where the pattern began to fit (at least its anchor did).
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
+    near_misses: list[NearMiss] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
@@ -70,3 +93,17 @@ class PassReport:
     def note(self, code: str, node: str, reason: str, remedy: str = "") -> None:
         """Remark on something that is neither."""
         self.remarks.append(Remark(RemarkKind.NOTE, code, node, reason, remedy))
+
+
+class Refusal(Exception):
+    """Raised inside a pass, which leaves the node alone and turns it into a remark.
+
+    Args:
+        code: stable short name of the reason.
+        reason: one sentence.
+        remedy: what the user can do, "" if nothing.
+    """
+
+    def __init__(self, code: str, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.code, self.reason, self.remedy = code, reason, remedy

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hintc.remark import PassReport, Remark, RemarkKind
+from hintc.remark import NearMiss, PassReport, Remark, RemarkKind
 
 _TOP_OPS = 8
+_NEAR_MISSES = 20
+"""So many of one run of a pass are kept, the closest."""
 _BECAME_A_LOOP = ("form-unroll", "form-while")
 """Codes of the notes on a recurrence that is not fused, although it may have been recognised."""
 
@@ -23,11 +25,35 @@ class PassOutcome:
         name: of the pass.
         counts: what it counted, e.g. ``{"fused": 2}``; empty if it changed nothing.
         remarks: what it said.
+        near_misses: where its pattern nearly fitted, the closest first, not more than 20.
     """
 
     name: str
     counts: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[Remark, ...] = ()
+    near_misses: tuple[NearMiss, ...] = ()
+
+
+@dataclass(frozen=True)
+class NodeOutcome:
+    """What became of one loop, recurrence, or other place that a pass would fuse.
+
+    Attributes:
+        node: as the remarks name it.
+        is_fused: whether it is fused.
+        became: in a few words.
+        code: of the remark that says why.
+        why: of a fused one, what it was recognised as; else the first reason why it is not fused,
+            "" if nothing was to be fused.
+        remedy: what the user can do, "" if nothing.
+    """
+
+    node: str
+    is_fused: bool
+    became: str
+    code: str = ""
+    why: str = ""
+    remedy: str = ""
 
 
 @dataclass
@@ -87,6 +113,20 @@ class Report:
         return [remark for remark in self.remarks if remark.kind is RemarkKind.REFUSED]
 
     @property
+    def outcomes(self) -> list[NodeOutcome]:
+        """What became of every node that was fused, refused or written in a form, one each."""
+        said: dict[str, list[Remark]] = {}
+        for remark in self.remarks:
+            if remark.kind is not RemarkKind.NOTE or remark.code in _BECAME_A_LOOP:
+                said.setdefault(remark.node, []).append(remark)
+        return [_outcome(node, remarks) for node, remarks in said.items()]
+
+    @property
+    def near_misses(self) -> list[tuple[str, NearMiss]]:
+        """Pass and near miss, the closest of each run of a pass first."""
+        return [(run.name, miss) for run in self.passes for miss in run.near_misses]
+
+    @property
     def counts(self) -> dict[str, dict[str, int]]:
         """Pass -> what -> how often; runs of the same pass are summed, idle passes left out."""
         found: dict[str, Counter[str]] = {}
@@ -100,7 +140,8 @@ class Report:
             r if r.pass_name else Remark(r.kind, r.code, r.node, r.reason, r.remedy, name)
             for r in report.remarks
         )
-        self.passes.append(PassOutcome(name, dict(report.counts), remarks))
+        closest = sorted(report.near_misses, key=lambda miss: -miss.matched)[:_NEAR_MISSES]
+        self.passes.append(PassOutcome(name, dict(report.counts), remarks, tuple(closest)))
 
     def add_notes(self, name: str, notes: Iterable[tuple[str, str]]) -> None:
         """Append what a stage other than a pass has to say: (node, text)."""
@@ -115,7 +156,9 @@ class Report:
             "pipeline": self.pipeline,
             "fused": [_remark(r) for r in self.fused],
             "not_fused": [_remark(r) for r in self.not_fused],
+            "outcomes": [asdict(outcome) for outcome in self.outcomes],
             "remarks": [_remark(r) for r in self.remarks],
+            "near_misses": [{"pass": name, **asdict(miss)} for name, miss in self.near_misses],
             "counts": self.counts,
             "passes": [{"name": o.name, "counts": dict(o.counts)} for o in self.passes],
             "timings": self.timings,
@@ -166,6 +209,23 @@ class Report:
             return ""
         rtol, atol = self.tolerance
         return f" (tolerance: {atol:g} + {rtol:g} of the value)"
+
+
+def _outcome(node: str, remarks: Sequence[Remark]) -> NodeOutcome:
+    refused = [r for r in remarks if r.kind is RemarkKind.REFUSED]
+    decided = [r for r in remarks if r.kind is not RemarkKind.REFUSED]
+    if not decided:
+        first = refused[0]
+        return NodeOutcome(node, False, "stays as it is", first.code, first.reason, first.remedy)
+    last = decided[-1]
+    if last.kind is RemarkKind.FUSED:
+        known = decided[0].reason if len(decided) > 1 else ""
+        return NodeOutcome(node, True, last.reason, last.code, known)
+    if not refused:
+        return NodeOutcome(node, False, last.reason, last.code)
+    return NodeOutcome(
+        node, False, last.reason, refused[0].code, refused[0].reason, refused[0].remedy
+    )
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hintc.call_graph import reachable
@@ -13,8 +13,8 @@ from hintc.errors import HintcError
 from hintc.ir import ARG, RESULT, AttributeValue, DType, Graph, Module, Node, Port, Tensor
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
-from hintc.pattern import Match, Matcher, NearMiss, OpBuilder, Pattern, trace
-from hintc.remark import PassReport
+from hintc.pattern import Match, Matcher, OpBuilder, Pattern, trace
+from hintc.remark import NearMiss, PassReport
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,6 @@ class Refusal:
     code: str
     reason: str
     remedy: str = ""
-
-
-@dataclass
-class RewriteReport(PassReport):
-    """Report of a RewritePass.
-
-    Attributes:
-        near_misses: where the pattern began to fit (at least its anchor did) and what differed.
-    """
-
-    near_misses: list[NearMiss] = field(default_factory=list)
 
 
 class Emitter:
@@ -137,13 +126,13 @@ class RewritePass(Pass):
     def rewrite(self, match: Match, new: Emitter) -> Port | Node | Sequence[Port | Node]:
         """Add what replaces the match, and return the value for each root, in order."""
 
-    def run(self, module: Module) -> RewriteReport:
+    def run(self, module: Module) -> PassReport:
         """Rewrite in every graph; counts ``rewritten``.
 
         Raises:
             HintcError: the pattern or the rewrite is wrong.
         """
-        report = RewriteReport()
+        report = PassReport()
         pattern = trace(self.pattern)
         bodies = [module.functions[name].graph for name in reachable(module)]
         for graph in (module.graph, *bodies):
@@ -160,7 +149,7 @@ class _Engine:
         module: Module,
         graph: Graph,
         pattern: Pattern,
-        report: RewriteReport,
+        report: PassReport,
     ) -> None:
         self._rule = rule
         self._module = module

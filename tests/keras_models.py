@@ -137,6 +137,7 @@ CASES: dict[str, Case] = {
     "LSTM, Dropout, LSTM": Case(chain(lstm(**SEQUENCE), lambda k: k.Dropout(0.5), lstm()), _TWO),
     "LSTM, `unroll=True`": Case(lstm(unroll=True), _ONE),
     "LSTM, hard sigmoid": Case(lstm(recurrent_activation="hard_sigmoid"), _LOOP, "gate-activation"),
+    "LSTM, relu gates": Case(lstm(recurrent_activation="relu"), _LOOP, "gate-activation"),
     "LSTM, linear activation": Case(lstm(activation="linear"), _LOOP, "cell-activation"),
     "stacked LSTMs": Case(chain(lstm(**SEQUENCE), lstm()), _TWO),
     "encoder and decoder, `initial_state`": Case(
@@ -156,7 +157,7 @@ CASES: dict[str, Case] = {
     "RNN of two LSTMCells": Case(rnn("LSTMCell", "LSTMCell"), _TWO),
     "RNN of StackedRNNCells": Case(stacked_cells, _TWO),
     "RNN of an LSTMCell and a GRUCell": Case(
-        rnn("LSTMCell", "GRUCell", **SEQUENCE), {LSTM: 1, WHILE: 1}, "cell-term"
+        rnn("LSTMCell", "GRUCell", **SEQUENCE), {LSTM: 1, WHILE: 1}, "gru"
     ),
     "Embedding, LSTM": Case(chain(embedding(), lstm()), _ONE, **_TEXT),
     "Embedding with a mask, LSTM": Case(
@@ -185,17 +186,20 @@ CASES: dict[str, Case] = {
     "SimpleRNN, `activation='relu'`": Case(simple_rnn(activation="relu"), {RNN: 1}),
     "SimpleRNN, recurrent dropout": Case(simple_rnn(dropout=0.3, recurrent_dropout=0.2), {RNN: 1}),
     "SimpleRNN, `unroll=True`": Case(simple_rnn(unroll=True), {RNN: 1}),
+    "SimpleRNN, `activation='elu'`": Case(simple_rnn(activation="elu"), _LOOP, "cell-activation"),
     "Bidirectional SimpleRNN": Case(both_ways(simple_rnn(**SEQUENCE)), {BOTH_RNN: 1}),
-    "GRU": Case(gru(), _LOOP, "cell-term"),
-    "GRU, `reset_after=False`": Case(gru(reset_after=False), _LOOP, "cell-term"),
-    "GRU, dynamic time": Case(gru(**SEQUENCE), _LOOP, "cell-term", inputs=_ANY_TIME),
-    "GRU, recurrent dropout": Case(gru(dropout=0.3, recurrent_dropout=0.2), _LOOP, "cell-term"),
-    "GRU, `unroll=True`": Case(gru(unroll=True), {}, "cell-term"),
-    "Bidirectional GRU": Case(both_ways(gru(**SEQUENCE)), {WHILE: 2}, "cell-term"),
+    "GRU": Case(gru(), _LOOP, "gru"),
+    "GRU, `reset_after=False`": Case(gru(reset_after=False), _LOOP, "gru"),
+    "GRU, dynamic time": Case(gru(**SEQUENCE), _LOOP, "gru", inputs=_ANY_TIME),
+    "GRU, recurrent dropout": Case(gru(dropout=0.3, recurrent_dropout=0.2), _LOOP, "gru"),
+    "GRU, hard sigmoid": Case(gru(recurrent_activation="hard_sigmoid"), _LOOP, "gru"),
+    "GRU, `unroll=True`": Case(gru(unroll=True), {}, "gru"),
+    "Bidirectional GRU": Case(both_ways(gru(**SEQUENCE)), {WHILE: 2}, "gru"),
     "Masking, GRU": Case(chain(masking, gru()), _LOOP, "masked", keras_3={WHILE: 2}),
-    "LSTM, GRU of equal width": Case(
-        chain(lstm(**SEQUENCE), gru()), {LSTM: 1, WHILE: 1}, "cell-term"
+    "ConvLSTM1D": Case(
+        lambda k: k.ConvLSTM1D(2, 2), _LOOP, "convolution", inputs=((STEPS, 4, DEPTH),)
     ),
+    "LSTM, GRU of equal width": Case(chain(lstm(**SEQUENCE), gru()), {LSTM: 1, WHILE: 1}, "gru"),
 }
 
 

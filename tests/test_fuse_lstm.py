@@ -279,8 +279,9 @@ def test_weights_that_vary_are_refused() -> None:
     report = FuseLstm().run(module)
     assert Scan.of(node).fusion is None
     assert not report.changed
-    assert report.remarks[0].code == "gate-term"
-    assert "'Placeholder'" in report.remarks[0].remedy
+    assert report.remarks[0].code == "varying-weight"
+    assert "'Placeholder'" in report.remarks[0].reason
+    assert "freeze" in report.remarks[0].remedy
 
 
 def test_a_reversed_scan_is_fused_forward_and_gives_the_same_numbers() -> None:

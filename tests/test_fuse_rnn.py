@@ -103,6 +103,58 @@ def test_other_activations_are_refused() -> None:
     assert [r.code for r in report.remarks] == ["cell-activation"]
 
 
+def _gru(update: Callable[..., Any], *, reset_after: bool = False) -> Callable[..., Any]:
+    """A GRU whose new state is ``update(gate, h, candidate)``."""
+
+    def step(t: Any, x: Any, h: Any, k: Any, r: Any, b: Any) -> Any:
+        z, reset = tf.sigmoid(x @ k + h @ r + b), tf.sigmoid(x @ (2 * k) + h @ r)
+        past = reset * (h @ r + b) if reset_after else (reset * h) @ r
+        h = update(z, h, tf.tanh(x @ k + past))
+        return h, h
+
+    return step
+
+
+GRUS = {
+    "z h": _gru(lambda z, h, c: z * h + (1.0 - z) * c),
+    "z c": _gru(lambda z, h, c: z * c + h * (1.0 - z)),
+    "reset after": _gru(lambda z, h, c: (1.0 - z) * c + z * h, reset_after=True),
+    "towards c": _gru(lambda z, h, c: h + z * (c - h)),
+    "towards h": _gru(lambda z, h, c: (h - c) * z + c, reset_after=True),
+    "hard": _gru(lambda z, h, c: tf.nn.relu6(6 * z) / 6 * h + (1.0 - tf.nn.relu6(6 * z) / 6) * c),
+}
+
+
+@pytest.mark.parametrize("name", GRUS)
+def test_a_gru_is_called_one(name: str) -> None:
+    fusion, report = fuse(GRUS[name], K, R, B)
+    assert fusion is None
+    assert [r.code for r in report.remarks] == ["gru"], report.remarks
+    assert "LSTM" in report.remarks[0].remedy
+
+
+def test_what_only_looks_like_a_gru_is_not_called_one() -> None:
+    for update in (
+        lambda z, h, c: z * h + (2.0 - z) * c,
+        lambda z, h, c: z * h + z * c,
+        lambda z, h, c: h + z * (c - 0.5 * h),
+        lambda z, h, c: c + z * c,
+    ):
+        fusion, report = fuse(_gru(update), K, R, B)
+        assert fusion is None
+        assert [r.code for r in report.remarks] == ["cell-term"]
+
+
+def test_a_step_without_its_own_state_is_refused() -> None:
+    def step(t: Any, x: Any, h: Any, k: Any, b: Any) -> Any:
+        return tf.tanh(x @ k + b), x @ k
+
+    fusion, report = fuse(step, K, B)
+    assert fusion is None
+    assert report.remarks[0].code == "not-recurrent"
+    assert "does not read its own state" in report.remarks[0].reason
+
+
 def test_an_output_that_is_not_the_state_is_refused() -> None:
     def step(t: Any, x: Any, h: Any, k: Any, r: Any) -> Any:
         h = tf.tanh(x @ k + h @ r)

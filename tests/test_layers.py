@@ -46,6 +46,19 @@ LIGHT = (
 HEAVY = ("tensorflow", "google.protobuf", "keras", "tf_keras", "ai_edge_litert")
 
 
+# The folders of the built-in passes: what each may import of the others.
+FOLDERS: dict[str, set[str]] = {
+    "analysis": set(),
+    "cells": set(),
+    "hinting": set(),
+    "scans": {"analysis", "cells"},
+    "loops": {"analysis", "scans"},
+    "chains": {"analysis", "scans"},
+    "frames": {"analysis"},
+    "directions": {"analysis"},
+}
+
+
 def layer_of(path: Path) -> str:
     """Name of the layer that a file of the core belongs to."""
     first = path.relative_to(CORE).parts[0]
@@ -121,6 +134,21 @@ def test_passes_use_only_what_stands_before_convert(path: Path) -> None:
         if imported not in RANK or RANK[imported] >= RANK["convert"]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_of_passes_import_one_way(folder: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: imports '{name}'"
+        for path in sorted((PLUGIN / folder).rglob("*.py"))
+        for line, name in imported_modules(path)
+        if name.startswith("hintc_passes.") and name.split(".")[1] not in FOLDERS[folder] | {folder}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_folder_of_passes_has_its_place() -> None:
+    assert {path.parent.name for path in PLUGIN.glob("*/__init__.py")} == FOLDERS.keys()
 
 
 @pytest.mark.parametrize("statement", ["import hintc", *(f"import hintc.{m}" for m in LIGHT)])

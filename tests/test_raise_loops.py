@@ -268,12 +268,23 @@ def random_step(t: Any, row: Any, h: Any) -> tuple[Any, Any]:
     return (cell(row, h) + tf.random.uniform(tf.shape(h)),) * 2
 
 
+def dropped_step(t: Any, row: Any, h: Any) -> tuple[Any, Any]:
+    return (tf.nn.dropout(cell(row, h), rate=0.5),) * 2
+
+
+def printed_step(t: Any, row: Any, h: Any) -> tuple[Any, Any]:
+    with tf.control_dependencies([tf.print(t)]):
+        return (cell(row, h),) * 2
+
+
 REFUSED: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
     "unknown bound": (
         "loop-length",
         lambda x: loop(x, bound=lambda x: tf.shape(x)[0], maximum_iterations=4),
     ),
     "random": ("loop-has-side-effects", lambda x: loop(x, step=random_step)),
+    "dropout": ("loop-has-side-effects", lambda x: loop(x, step=dropped_step)),
+    "print": ("loop-has-side-effects", lambda x: loop(x, step=printed_step)),
     "grows": (
         "state-changes-shape",
         lambda x: loop(
@@ -316,6 +327,21 @@ def test_what_stays_a_loop(case: str) -> None:
     assert lower(module).SerializeToString(deterministic=True) == graph_def.SerializeToString(
         deterministic=True
     )
+
+
+@pytest.mark.parametrize(
+    ("step", "reason", "remedy"),
+    [
+        (dropped_step, "the dropout '", "rate 0"),
+        (random_step, "draws new numbers", "before the loop"),
+        (printed_step, "the PrintV2 '", "Remove it"),
+    ],
+)
+def test_what_must_run_once_a_step_is_named(step: Any, reason: str, remedy: str) -> None:
+    _, report = raised(traced(lambda x: loop(x, step=step), x=SEQUENCE))
+    (remark,) = report.remarks
+    assert reason in remark.reason
+    assert remedy in remark.remedy
 
 
 def test_reading_what_was_written_is_refused() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hintc.errors import HintcError
 from hintc.ir import DType, Graph, Module, Node, Port
 from hintc.pattern import Match, OpBuilder
-from hintc.rewrite import Emitter, Refusal, RewritePass, RewriteReport
+from hintc.remark import PassReport
+from hintc.rewrite import Emitter, Refusal, RewritePass
 from hintc.text import parse_module
 from hintc.verify import verify
 from work import calls_made
@@ -95,7 +96,7 @@ def parse(body: str, head: str = "") -> Module:
     return module
 
 
-def run(rule: RewritePass, module: Module) -> RewriteReport:
+def run(rule: RewritePass, module: Module) -> PassReport:
     report = rule.run(module)
     verify(module)
     return report

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hintc.cli.explain import explanation
 from hintc.cli.options import debug_options, json_option, pipeline_options, source_options
 from hintc.cli.session import (
     DebugSwitches,
@@ -21,7 +22,7 @@ from hintc.cli.session import (
 from hintc.cli.show import show_report
 from hintc.errors import HintcError, NothingFusedError
 from hintc.files import write_atomically
-from hintc.near import check_choice
+from hintc.near import check_choice, did_you_mean
 
 if TYPE_CHECKING:
     from hintc.convert import Compiled
@@ -79,21 +80,26 @@ def compile_command(output: str, as_json: bool, **options: Any) -> None:
 
 @click.command("explain")
 @source_options
+@click.option("--pass", "pass_name", metavar="PASS",
+              help="Show more near misses, and only those, of this pass's pattern.")  # fmt: skip
 @pipeline_options
 @json_option
 @debug_options
-def explain_command(as_json: bool, **options: Any) -> None:
+def explain_command(as_json: bool, pass_name: str | None, **options: Any) -> None:
     """Say what would be fused, what not, and why; write nothing.
+
+    For every loop and every recurrent layer: what it becomes, why it is not fused, and what would
+    help. Then what else the passes noted, and where patterns nearly fitted, with the first thing
+    that differed.
 
     SOURCE is a SavedModel folder, or a .pb, .pbtxt, .keras or .h5 file.
     """
+    check_pass(pass_name, options["pipeline"])
     report = _run("compile", options).report
     if as_json:
         click.echo(report.to_json())
     else:
-        for remark in report.remarks:
-            click.echo(str(remark))
-        click.echo(f"fused: {len(report.fused)}, not fused: {len(report.not_fused)}")
+        click.echo("\n".join(explanation(report, pass_name)))
     _require_fused(options, report)
 
 
@@ -123,6 +129,16 @@ def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) 
             instruments=watching,
             verify_each=switches.verify_each,
             **passed,
+        )
+
+
+def check_pass(name: str | None, pipeline: str | None) -> None:
+    """Finds a wrong name of a pass before TensorFlow is loaded."""
+    names = resolve_pipeline(pipeline).names
+    if name is not None and name not in names:
+        raise HintcError(
+            f"--pass names '{name}', which is not in the pipeline",
+            remedy=did_you_mean(name, names, "passes"),
         )
 
 

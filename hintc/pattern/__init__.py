@@ -14,7 +14,8 @@ from hintc.pattern.language import (
     Value,
     trace,
 )
-from hintc.pattern.matching import COMMUTATIVE, Match, Matcher, NearMiss, constant_of, is_hint
+from hintc.pattern.matching import COMMUTATIVE, Match, Matcher, constant_of, is_hint
+from hintc.remark import NearMiss
 
 __all__ = [
     "COMMUTATIVE",

@@ -25,6 +25,7 @@ from hintc.pattern.language import (
     result_depth,
     result_ops,
 )
+from hintc.remark import NearMiss
 
 COMMUTATIVE = frozenset(
     (
@@ -58,23 +59,6 @@ def constant_of(port: Port) -> Array | None:
         return None
     tensor = node.attributes.get("value")
     return tensor.array if isinstance(tensor, Tensor) else None
-
-
-@dataclass(frozen=True)
-class NearMiss:
-    """Where a pattern stopped fitting.
-
-    Attributes:
-        anchor: name of the node at which matching started.
-        node: name of the node that differs.
-        reason: the first thing that differed, on the attempt that came furthest.
-        matched: how many operations fitted before.
-    """
-
-    anchor: str
-    node: str
-    reason: str
-    matched: int
 
 
 @dataclass(frozen=True)

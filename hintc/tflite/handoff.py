@@ -253,7 +253,9 @@ def _check_customs(tflite: bytes, allowed: Collection[str]) -> None:
         code = name.removeprefix("CUSTOM:")
         if code != name and code not in allowed:
             half = any(subgraph.dtype(result) == np.float16 for result in op.outputs)
-            left.setdefault((code, half), []).append(subgraph.tensor_name(op.outputs[0]))
+            # a print, say, has no output
+            where = subgraph.tensor_name(op.outputs[0]) if len(op.outputs) else code
+            left.setdefault((code, half), []).append(where)
     for (code, half), nodes in sorted(left.items()):
         raise HintcError(
             f"TFLite has no operator '{code.removeprefix('Flex')}'"

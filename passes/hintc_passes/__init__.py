@@ -6,7 +6,7 @@ package, and the registry imports its modules.
 
 # Stubs first: what they stand for must be there before anything else looks. Then control flow v1,
 # while bodies are still functions with frames of their own. Then calls: what is inside a function
-# is seen only when it is in line. Cells that are one op are spelled out before anyone looks for
+# is seen only when it is in line; conditions that only save time hide steps, too. Cells that are one op are spelled out before anyone looks for
 # steps. Hints are collected before loops are raised, because a hint says where a step begins and
 # ends. Dead code goes before loops are raised too: a sequence that nobody reads would be one that a
 # kernel has to give. Packed states are taken apart before lengths are peeled, which may read a
@@ -17,6 +17,7 @@ DEFAULT_PIPELINE = ",".join(
         "import-stubs",
         "functionalise-control-flow",
         "inline-functions",
+        "remove-shortcuts",
         "remove-training-nodes",
         "fold-constants",
         "expand-block-cells",

@@ -24,11 +24,13 @@ from hintc.graphdef.scan_lowering import (
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import SCAN, Graph, Module, Node, Port, Scan
 from hintc.registry import register
-from hintc.remark import PassReport
+from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
-from hintc_passes.loops.refusal import Refusal
 
 Form = Literal["auto", "fused", "unroll", "while"]
+
+_MOST_STATES = 2
+_WITHOUT_STATE = ": its steps do not depend on each other, so it is no recurrence"
 
 
 @register
@@ -65,6 +67,9 @@ class ChooseForm(Pass):
     def _choose(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
         name, scan = node.name, Scan.of(node)
         wish = scan.form or self.form
+        if scan.fusion is None and len(scan.states) > _MOST_STATES:
+            reason = f"carries {len(scan.states)} states that depend on each other; kernels carry "
+            report.refused("many-states", name, reason + "one (RNN) or two (LSTM)")
         if wish == "auto" and scan.fusion is None and scan.unrolled:
             unroll_scan(module, graph, node)
             report.note("form-unroll", name, f"keeps its {known_trip_count(scan)} unrolled steps")
@@ -86,8 +91,8 @@ class ChooseForm(Pass):
         except Refusal as refusal:
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
         scan_to_while(module, graph, node)
-        why = "no fused op computes it" if scan.fusion is None else f"form={wish}"
-        report.note("form-while", name, f"becomes a loop without TensorLists: {why}")
+        why = _WITHOUT_STATE if not scan.states else "" if scan.fusion is None else f": form={wish}"
+        report.note("form-while", name, f"becomes a loop without TensorLists{why}")
         report.count("loops")
 
     def _check_unrollable(self, scan: Scan) -> None:

@@ -20,11 +20,10 @@ from hintc.graphdef.shapes import infer_shapes, shapes_remembered
 from hintc.ir import DType, Function, Graph, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
-from hintc.remark import PassReport
+from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
+from hintc_passes.analysis.values import dimension_of, known_int, source_of, sweep
 from hintc_passes.cells.block_ops import LSTM_RESULTS, LstmOptions, gru_step, lstm_step
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import dimension_of, known_int, source_of, sweep
 
 _CELL = ("x", "cs_prev", "h_prev", "w", "wci", "wcf", "wco", "b")
 _OPERANDS = {

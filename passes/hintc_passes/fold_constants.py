@@ -45,7 +45,7 @@ from hintc.pattern import is_hint
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass, remove_unread
-from hintc_passes.loops.values import is_zeros
+from hintc_passes.analysis.values import is_zeros
 
 _NEVER = CONTROL_FLOW_V1 | {
     *(ARG, RESULT, SCAN, "Const", "Placeholder", "PlaceholderWithDefault", "NoOp", "Empty"),

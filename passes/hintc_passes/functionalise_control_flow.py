@@ -18,7 +18,7 @@ from hintc.call_graph import CONTROL_FLOW_V1, Effects, needed_graphs
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
-from hintc.remark import PassReport
+from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
 from hintc_passes.frames.array_flow import ARRAY, ARRAY_OPS
 from hintc_passes.frames.if_building import build_ifs
@@ -27,7 +27,6 @@ from hintc_passes.frames.replacing import forget_colocations
 from hintc_passes.frames.result_shapes import state_shapes
 from hintc_passes.frames.tensor_arrays import replace_arrays
 from hintc_passes.frames.while_building import build_while
-from hintc_passes.loops.refusal import Refusal
 
 
 @register

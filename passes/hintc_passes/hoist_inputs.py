@@ -16,8 +16,8 @@ from hintc.ir import Module, Scan
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc_passes.loops.inputs import hoist_inputs
-from hintc_passes.loops.step import open_scans
+from hintc_passes.scans.inputs import hoist_inputs
+from hintc_passes.scans.step import open_scans
 
 
 @register

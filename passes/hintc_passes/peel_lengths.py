@@ -22,12 +22,11 @@ from hintc.ir import DType, Graph, Module, Node, Port, Scan, Shape, producers
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
-from hintc.remark import PassReport
+from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
-from hintc_passes.loops.lengths import Freeze, find_freeze
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.step import Step, new_step, open_scans
-from hintc_passes.loops.values import is_zeros
+from hintc_passes.analysis.values import is_zeros
+from hintc_passes.scans.lengths import Freeze, find_freeze
+from hintc_passes.scans.step import Step, new_step, open_scans
 
 
 @register

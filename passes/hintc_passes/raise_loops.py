@@ -21,11 +21,10 @@ from hintc.errors import VerifyError
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
-from hintc.remark import PassReport
+from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
 from hintc_passes.loops.inner_constants import put_constants_inside
 from hintc_passes.loops.raising import raise_loop
-from hintc_passes.loops.refusal import Refusal
 from hintc_passes.loops.while_loop import OPS
 
 

@@ -32,6 +32,7 @@ from hintc.rewrite import Emitter, Pass, Refusal, RewritePass, remove_unread
 PASS_THROUGH = frozenset(("Identity", "CheckNumerics", "StopGradient", "PreventGradient"))
 """Ops whose result is their operand."""
 _CHECKS = frozenset(("Assert", "NoOp"))
+_BRANCHES = frozenset(("If", "StatelessIf"))
 _HINT_PREFIX = "_tflite_"
 _REFERENCES = ("Variable", "VariableV2", "TemporaryVariable", "Assign", "AssignAdd", "AssignSub")
 
@@ -107,11 +108,16 @@ def _drop_idle_controls(graph: Graph, effects: Effects, kept: set[str], report: 
             graph.set_controls(node, [c for c in node.controls if c not in idle])
             report.count("control edges", len(idle))
     for name, node in list(graph.control_results.items()):
-        if node not in acting and node.op in _CHECKS:
+        if node not in acting and _is_check(node):
             freed[node] = None
             del graph.control_results[name]
             report.count("control edges")
     _remove_checks(graph, [n for n in freed if n.name not in kept], report)
+
+
+def _is_check(node: Node) -> bool:
+    """True for what is only there to raise; of branches those without an effect are asked for."""
+    return node.op in _CHECKS or node.op in _BRANCHES
 
 
 def _acting(graph: Graph, effects: Effects) -> set[Node]:
@@ -133,7 +139,7 @@ def _remove_checks(graph: Graph, freed: list[Node], report: PassReport) -> None:
         node = todo.pop()
         if node not in graph or graph.is_used(node) or node.op == RESULT:
             continue
-        if node.op not in _CHECKS:
+        if not _is_check(node):
             remove_unread(graph, [node])
             continue
         before = [*(p.node for p in node.operands), *node.controls]

@@ -4,7 +4,7 @@ Recognises, in the main graph and in functions, nodes that compute the same for 
 of a tensor (results of Unpack, slices) and of what the step before computed: static RNNs, layers
 with ``unroll=True``, loops in Python. And the call of a collected recurrent cell whose body unpacks
 a sequence, computes the same step for each element, and packs the outputs. That the steps are the
-same is proved by reading them in lockstep (`hintc_passes.loops.lanes`).
+same is proved by reading them in lockstep (`hintc_passes.chains.lanes`).
 
 Only what a step needs of the step before is taken, so an output layer of each step stays. Steps
 without a product of matrices stay as they are, too: no kernel computes them.
@@ -25,13 +25,12 @@ from hintc.graphdef.shapes import shapes_remembered
 from hintc.hints.protocol import called_function, record_of
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
-from hintc.remark import PassReport
+from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
-from hintc_passes.loops.chains import FailedChain, Unrolled
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.rolling import roll, trip_count_of
-from hintc_passes.loops.sequences import ELEMENT_OPS
-from hintc_passes.loops.values import sweep
+from hintc_passes.analysis.values import sweep
+from hintc_passes.chains.chains import FailedChain, Unrolled
+from hintc_passes.chains.rolling import roll, trip_count_of
+from hintc_passes.chains.sequences import ELEMENT_OPS
 
 
 @register

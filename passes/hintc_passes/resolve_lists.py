@@ -21,7 +21,7 @@ from hintc.ir.scan import dtype_of
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc_passes.loops.values import known_int, source_of
+from hintc_passes.analysis.values import known_int, source_of
 
 Elements = list[Port | None]
 """The elements of a list; None: not written yet."""

@@ -21,10 +21,10 @@ from hintc.ir.opdefs import is_stateful
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc_passes.loops.distribution import Distribution
-from hintc_passes.loops.final_rows import read_final_states
-from hintc_passes.loops.outputs import hoist_outputs
-from hintc_passes.loops.step import Step, add_in_place_of, new_step, open_scans
+from hintc_passes.scans.distribution import Distribution
+from hintc_passes.scans.final_rows import read_final_states
+from hintc_passes.scans.outputs import hoist_outputs
+from hintc_passes.scans.step import Step, add_in_place_of, new_step, open_scans
 
 
 @register

@@ -17,8 +17,8 @@ from hintc.ir import Module, Scan
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc_passes.loops.packed_states import split_packed_states
-from hintc_passes.loops.step import open_scans
+from hintc_passes.scans.packed_states import split_packed_states
+from hintc_passes.scans.step import open_scans
 
 
 @register

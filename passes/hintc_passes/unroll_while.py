@@ -20,11 +20,10 @@ from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import DType, Graph, Module, Port
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
-from hintc.remark import PassReport
+from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
+from hintc_passes.analysis.values import sweep
 from hintc_passes.loops.bounds import Bounds, upper_bounds
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import sweep
 from hintc_passes.loops.while_loop import OPS, WhileLoop
 
 

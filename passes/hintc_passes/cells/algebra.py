@@ -198,13 +198,17 @@ class Mean:
 
 @dataclass(frozen=True)
 class Opaque:
-    """Columns of a value that the algebra does not see into: which op of which node made it."""
+    """Columns of a value that the algebra does not see into: which op of which node made it.
+
+    `weight` is the position of the invariant that was to be a matrix, None if that is not why.
+    """
 
     op: str
     node: str
     result: int
     start: int
     stop: int
+    weight: int | None = None
 
     @property
     def width(self) -> int:
@@ -218,7 +222,8 @@ class Opaque:
 
     def columns(self, start: int, stop: int) -> Atom:
         """Some of the columns."""
-        return Opaque(self.op, self.node, self.result, self.start + start, self.start + stop)
+        start, stop = self.start + start, self.start + stop
+        return Opaque(self.op, self.node, self.result, start, stop, self.weight)
 
     def __str__(self) -> str:
         return f"{self.op} ('{self.node}')"

@@ -12,6 +12,7 @@ from hintc.call_graph import needed_graphs
 from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import (
+    ARG,
     SCAN,
     AttributeValue,
     DType,
@@ -21,13 +22,14 @@ from hintc.ir import (
     Node,
     Port,
     Scan,
+    Shape,
     Tensor,
 )
 from hintc.ir.scan import dtype_of
 from hintc.remark import PassReport
 from hintc_passes.cells.algebra import Affine, Matrix, Opaque, width_of
 from hintc_passes.cells.constants import constant_value
-from hintc_passes.cells.difference import Difference
+from hintc_passes.cells.difference import Difference, varying_weight
 from hintc_passes.cells.proof import check_step
 from hintc_passes.cells.recognised import Groups, Kernel
 from hintc_passes.cells.step import Result, Step, UnknownWidthError, symbol
@@ -40,10 +42,11 @@ def fuse_scans(module: Module, kernel: Kernel) -> PassReport:
         scans = [(node, Scan.of(node)) for node in graph.topological() if node.op == SCAN]
         if not any(_is_candidate(scan, kernel) for _, scan in scans):
             continue
-        widths = _static_widths(module, graph, [scan for _, scan in scans])
+        shapes = _static_shapes(module, graph, [scan for _, scan in scans])
+        widths = _static_widths([scan for _, scan in scans], shapes)
         for node, scan in scans:
             try:
-                values = _normal_form(module, scan, widths)
+                values = _normal_form(module, scan, shapes, widths)
                 widths.update(_result_widths(node, values))
                 if _is_candidate(scan, kernel):
                     sentence = _fuse(module, node, scan, values, widths, kernel)
@@ -51,8 +54,7 @@ def fuse_scans(module: Module, kernel: Kernel) -> PassReport:
                     report.count("fused")
             except Difference as difference:
                 if _is_candidate(scan, kernel):
-                    reason, remedy = _sentence(scan, difference), _remedy(scan, difference)
-                    report.refused(difference.code, node.name, reason, remedy)
+                    _refuse(report, node, scan, difference)
     return report
 
 
@@ -60,11 +62,16 @@ def _is_candidate(scan: Scan, kernel: Kernel) -> bool:
     return scan.fusion is None and len(scan.states) == kernel.states
 
 
-def _static_widths(module: Module, graph: Graph, scans: Sequence[Scan]) -> dict[Port, int]:
+def _static_shapes(module: Module, graph: Graph, scans: Sequence[Scan]) -> Mapping[Port, Shape]:
+    return infer_shapes(
+        module, graph, list(dict.fromkeys(p for scan in scans for p in (*scan.xs, *scan.states)))
+    )
+
+
+def _static_widths(scans: Sequence[Scan], shapes: Mapping[Port, Shape]) -> dict[Port, int]:
     """Columns of sequences ``[T, batch, n]`` and states ``[batch, n]``, where n is static."""
     ranks = {port: 3 for scan in scans for port in scan.xs}
     ranks.update({port: 2 for scan in scans for port in scan.states})
-    shapes = infer_shapes(module, graph, ranks)
     return {
         port: shape.dims[-1]
         for port, shape in shapes.items()
@@ -81,16 +88,12 @@ def _result_widths(node: Node, values: Sequence[Result]) -> dict[Port, int]:
     }
 
 
-def _sentence(scan: Scan, difference: Difference) -> str:
+def _refuse(report: PassReport, node: Node, scan: Scan, difference: Difference) -> None:
+    if difference.invariant is not None:
+        difference = varying_weight(scan.invariants[difference.invariant])
     hinted = f"hinted as {scan.hint}, but " if scan.hint else ""
-    return f"{hinted}{difference.reason}."
-
-
-def _remedy(scan: Scan, difference: Difference) -> str:
-    varying = [str(port) for port in scan.invariants if constant_value(port) is None]
-    if difference.remedy or not varying:
-        return difference.remedy
-    return f"The step reads '{varying[0]}', which is not constant; weights must be frozen."
+    reason = f"{hinted}{difference.reason}."
+    report.refused(difference.code, node.name, reason, difference.remedy)
 
 
 def _fuse(
@@ -156,7 +159,9 @@ def _require_float(scan: Scan) -> None:
             )
 
 
-def _normal_form(module: Module, scan: Scan, widths: Mapping[Port, int]) -> list[Result]:
+def _normal_form(
+    module: Module, scan: Scan, shapes: Mapping[Port, Shape], widths: Mapping[Port, int]
+) -> list[Result]:
     invariants = [constant_value(port) for port in scan.invariants]
     arguments: list[Result | None] = [
         (Affine.of(Opaque("the time index", "t", 0, 0, 1)),),
@@ -167,14 +172,41 @@ def _normal_form(module: Module, scan: Scan, widths: Mapping[Port, int]) -> list
             for i, value in enumerate(invariants)
         ),
     ]
+    body = scan.body_function(module).graph
     try:
-        return Step(module, arguments).run(scan.body_function(module).graph)
+        return Step(module, arguments).run(body)
     except UnknownWidthError as unknown:
-        raise Difference(
-            "unknown-width",
-            f"the number of features of the step's argument '{unknown}' is not known",
-            "Give the model's inputs a static last dimension.",
-        ) from None
+        at = body.args.index(body[str(unknown)]) - 1  # the first is the index of the step
+        raise _no_vector(scan, body, at, shapes) from None
+
+
+def _no_vector(scan: Scan, body: Graph, at: int, shapes: Mapping[Port, Shape]) -> Difference:
+    """Why a step on the sequence or state at a position cannot be written down."""
+    convolution = next((n for n in body if "Conv" in n.op), None)
+    if convolution is not None:
+        return Difference(
+            "convolution",
+            f"each step computes a convolution, {convolution.op} '{convolution.name}', and "
+            "recurrent kernels multiply with matrices only",
+            "Keep the loop that it becomes; TFLite has no kernel for it.",
+        )
+    port = (*scan.xs, *scan.states)[at]
+    rank = 3 if at < len(scan.xs) else 2
+    found = shapes.get(port, Shape(None))
+    what = "sequence" if at < len(scan.xs) else "initial state"
+    if found.rank is not None and found.rank != rank:
+        return Difference(
+            "not-a-vector",
+            f"the {what} '{port}' has the shape {found}; a kernel reads and carries one vector "
+            "for each row of the batch",
+        )
+    return Difference(
+        "unknown-width",
+        f"the number of features of the {what} '{port}' is not known",
+        ""
+        if port.node.op == ARG and port.node.graph.args
+        else "Give the model's inputs a static last dimension.",
+    )
 
 
 def _symbol(kind: str, index: int, width: int | None) -> Result | None:

@@ -31,7 +31,13 @@ from hintc_passes.cells.algebra import (
     activate,
     interval,
 )
-from hintc_passes.cells.difference import Difference, single_block, symmetric_clip
+from hintc_passes.cells.difference import (
+    Difference,
+    foreign,
+    output_is_not_h,
+    single_block,
+    symmetric_clip,
+)
 from hintc_passes.cells.normalised import match_normalised
 from hintc_passes.cells.step import Result
 
@@ -106,7 +112,7 @@ def match_lstm(next_states: Sequence[Result], ys: Sequence[Result]) -> LstmCell:
         raise Difference("no-input", "no gate reads an input sequence")
     for y in ys:
         if single_block(y).key != new_h.key:
-            raise Difference("output-is-not-h", "a step's output is not the new hidden state")
+            raise output_is_not_h()
     return cell
 
 
@@ -115,13 +121,12 @@ def _cell_state(values: Sequence[Affine]) -> int:
     found = [
         index
         for index, value in enumerate(values)
-        if any(_times_state(atom, index) is not None for atom, _ in _unclipped(value).terms)
+        if any(times_state(atom, index) is not None for atom, _ in _unclipped(value).terms)
     ]
     for value in values:
         if not found and isinstance(value.atom, Opaque):
-            raise Difference(
-                "opaque-state", f"a next state is made by {value.atom}, which is no cell's maths"
-            )
+            reason = f"a next state is made by {value.atom}, which is no cell's maths"
+            raise foreign("opaque-state", reason, value.atom)
     if len(found) != 1:
         raise Difference(
             "no-cell-state",
@@ -138,13 +143,18 @@ def _unclipped(value: Affine) -> Affine:
     return value
 
 
-def _times_state(atom: Atom, state: int) -> Affine | None:
+def is_state(value: Affine, state: int) -> bool:
+    """True for columns of a state."""
+    symbol = value.atom
+    return isinstance(symbol, Symbol) and (symbol.kind, symbol.index) == ("state", state)
+
+
+def times_state(atom: Atom, state: int) -> Affine | None:
     """The other factor, if `atom` is a product with a whole state."""
     if not isinstance(atom, Product):
         return None
     for this, other in (atom.operands, atom.operands[::-1]):
-        symbol = this.atom
-        if isinstance(symbol, Symbol) and (symbol.kind, symbol.index) == ("state", state):
+        if is_state(this, state):
             return other
     return None
 
@@ -159,10 +169,9 @@ def _match_update(cell: LstmCell, new_c: Affine) -> dict[str, Affine]:
     if not all(coefficient.is_one for _, coefficient in unclipped.terms):
         raise Difference("cell-update", "a term of the new cell state is scaled by a constant")
     forget, new = (
-        a
-        for a, _ in sorted(unclipped.terms, key=lambda term: _times_state(term[0], cell.c) is None)
+        a for a, _ in sorted(unclipped.terms, key=lambda term: times_state(term[0], cell.c) is None)
     )
-    gate = _times_state(forget, cell.c)
+    gate = times_state(forget, cell.c)
     if gate is None or not isinstance(new, Product):
         raise Difference("cell-update", f"the new cell state adds {new}, not a gate * new value")
     gates = {"forget": _sigmoid(gate, "forget gate")}
@@ -177,17 +186,19 @@ def _match_new_value(cell: LstmCell, new: Product, forget: Affine) -> dict[str, 
         if not isinstance(activated, Unary) or activated.function not in ACTIVATIONS:
             continue
         cell.activation = ACTIVATIONS[activated.function]
-        if _is_complement(gate, forget):
+        if is_complement(gate, forget):
             return {"cell": activated.operand}
         return {"cell": activated.operand, "input": _sigmoid(gate, "input gate")}
     raise Difference(
         "cell-activation",
         f"the new value is {new.operands[0]} * {new.operands[1]}; the kernel takes a sigmoid gate "
         "times tanh, relu or relu6",
+        "Train with activation='tanh', 'relu' or 'relu6'.",
     )
 
 
-def _is_complement(gate: Affine, forget: Affine) -> bool:
+def is_complement(gate: Affine, forget: Affine) -> bool:
+    """True for ``1 - forget``."""
     minus_one = forget.scaled(np.full(forget.width, -1, np.float32))
     one = Affine.constant(np.ones(forget.width, np.float32))
     return gate.key == (one + minus_one).key
@@ -196,7 +207,11 @@ def _is_complement(gate: Affine, forget: Affine) -> bool:
 def _sigmoid(gate: Affine, name: str) -> Affine:
     atom = gate.atom
     if not isinstance(atom, Unary) or atom.function != "Sigmoid":
-        raise Difference("gate-activation", f"the {name} is {gate}, not a sigmoid")
+        raise Difference(
+            "gate-activation",
+            f"the {name} is {gate}, not a sigmoid",
+            "Train with sigmoid gates (recurrent_activation='sigmoid').",
+        )
     return atom.operand
 
 
@@ -213,7 +228,11 @@ def _match_output(cell: LstmCell, new_h: Affine, new_c: Affine) -> Affine:
         cell.projection = coefficient.dense()
         cell.projection_bias = value.bias if value.has_bias else None
     elif cell.proj_clip:
-        raise Difference("clip-without-projection", "the hidden state is clipped, not projected")
+        raise Difference(
+            "clip-without-projection",
+            "the hidden state is clipped, not projected",
+            "Clip the cell state instead (cell_clip), or add a projection.",
+        )
     if not isinstance(atom, Product):
         raise Difference("hidden-update", f"the new hidden state is {atom}, not o * act(c)")
     for name in sorted(ACTIVATIONS, key=lambda n: ACTIVATIONS[n] != cell.activation):
@@ -230,6 +249,7 @@ def _output_gate(cell: LstmCell, activation: str, gate: Affine) -> Affine:
             "two-activations",
             f"the new value goes through {cell.activation.lower()}, the cell state through "
             f"{activation.lower()}; the kernel has one activation",
+            "Train with one activation for both.",
         )
     return _sigmoid(gate, "output gate")
 
@@ -240,7 +260,7 @@ def _match_gate(name: str, value: Affine, cell: LstmCell, new_c: Affine | None) 
         value = _peel_new_state(gate, value, new_c)
     for atom, coefficient in value.terms:
         if not isinstance(atom, Symbol):
-            raise Difference("gate-term", f"the {name} gate adds {atom}")
+            raise foreign("gate-term", f"the {name} gate adds {atom}", atom)
         peephole = coefficient.is_diag and atom.is_whole and name in ("input", "forget")
         if atom.kind == "x":
             known = gate.x_matrices.get(atom.index)
@@ -250,7 +270,7 @@ def _match_gate(name: str, value: Affine, cell: LstmCell, new_c: Affine | None) 
         elif atom.kind == "state" and peephole:
             gate.peephole = coefficient.array
         else:
-            raise Difference("gate-term", f"the {name} gate adds a product with {atom}")
+            raise foreign("gate-term", f"the {name} gate adds a product with {atom}", atom)
     return gate
 
 

@@ -17,7 +17,7 @@ from hintc.ir.scan import dtype_of
 from hintc.runtime.session import Session
 from hintc_passes.cells.algebra import Matrix
 from hintc_passes.cells.constants import constant_value
-from hintc_passes.cells.difference import Difference
+from hintc_passes.cells.difference import Difference, varying_weight
 from hintc_passes.cells.recognised import Kernel, Recognised
 
 _BATCH = 3
@@ -58,6 +58,7 @@ def check_step(
             raise Difference(
                 "numbers-differ",
                 f"result {index} of a step differs from {kernel.op.name} by {error:.2g}",
+                "Please report this.",
             )
 
 
@@ -82,7 +83,7 @@ def _run_body(module: Module, scan: Scan, feeds: Mapping[str, Matrix]) -> list[M
     for index, port in enumerate(scan.invariants):
         value = constant_value(port)
         if value is None:
-            raise Difference("varying-weight", f"the step reads '{port}', which is not constant")
+            raise varying_weight(port)
         operands.append(_const(part, f"invariant{index}", Tensor.of(value, dtype_of(port))))
     call = graph.add(
         "PartitionedCall",

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hintc_passes.cells.algebra import Matrix, Symbol, Unary
-from hintc_passes.cells.difference import Difference, single_block
+from hintc_passes.cells.difference import Difference, foreign, output_is_not_h, single_block
+from hintc_passes.cells.gru import refuse_gru
 from hintc_passes.cells.step import Result
 
 ACTIVATIONS = {"Tanh": "TANH", "Relu": "RELU", "Relu6": "RELU6"}
@@ -36,19 +37,23 @@ def match_rnn(next_states: Sequence[Result], ys: Sequence[Result]) -> RnnCell:
         Difference: it is not the kernel's; says where it differs.
     """
     new_h = single_block(next_states[0])
+    refuse_gru(new_h)
     value, activation = new_h, "NONE"
     if isinstance(new_h.atom, Unary):
         activation = ACTIVATIONS.get(new_h.atom.function, "")
         if not activation:
             raise Difference(
-                "cell-activation", f"the activation is {new_h.atom.function}, which no kernel has"
+                "cell-activation",
+                f"the activation is {new_h.atom.function}, which no kernel has",
+                "Train with tanh, relu, relu6 or no activation.",
             )
         value = new_h.atom.operand
     x_matrices: dict[int, Matrix] = {}
     h_matrix: Matrix | None = None
     for atom, coefficient in value.terms:
         if not isinstance(atom, Symbol):
-            raise Difference("cell-term", f"the step adds {atom}")
+            reason = f"the step adds {atom}, the kernel only x W + h R + b"
+            raise foreign("cell-term", reason, atom)
         matrix = atom.as_rows(coefficient.dense())
         if atom.kind == "x":
             known = x_matrices.get(atom.index)
@@ -56,10 +61,11 @@ def match_rnn(next_states: Sequence[Result], ys: Sequence[Result]) -> RnnCell:
         elif atom.kind == "state":
             h_matrix = matrix if h_matrix is None else h_matrix + matrix
         else:
-            raise Difference("cell-term", f"the step adds a product with {atom}")
+            raise foreign("cell-term", f"the step adds a product with {atom}", atom)
     if not x_matrices or h_matrix is None:
-        raise Difference("not-recurrent", "the step is not act(x W + h R + b)")
+        missing = "does not read its own state" if x_matrices else "reads no sequence"
+        raise Difference("not-recurrent", f"the step {missing}; the kernel is act(x W + h R + b)")
     for y in ys:
         if single_block(y).key != new_h.key:
-            raise Difference("output-is-not-h", "a step's output is not the new hidden state")
+            raise output_is_not_h()
     return RnnCell(x_matrices, h_matrix, value.bias, activation)

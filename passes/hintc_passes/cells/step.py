@@ -100,7 +100,18 @@ class Step:
     def _opaque(self, node: Node, result: int, operands: list[Result]) -> Value:
         widths = [width_of(o) for o in operands if isinstance(o, tuple)]
         width = max(widths, default=1)
-        return (Affine.of(Opaque(node.op, self._scope + node.name, result, 0, width)),)
+        weight = _varying_weight(node, operands)
+        return (Affine.of(Opaque(node.op, self._scope + node.name, result, 0, width, weight)),)
+
+
+def _varying_weight(node: Node, operands: Sequence[Result]) -> int | None:
+    """Position of the invariant that the node, or one before it, takes for a matrix."""
+    atoms = [o[0].atom if isinstance(o, tuple) and o else None for o in operands]
+    weight = atoms[1] if node.op in _PRODUCTS else None
+    if isinstance(weight, Symbol) and weight.kind == "invariant":
+        return weight.index
+    found = (atom.weight for atom in atoms if isinstance(atom, Opaque))
+    return next((at for at in found if at is not None), None)
 
 
 def _cone(graph: Graph) -> set[Node]:
@@ -152,6 +163,7 @@ def symbol(kind: str, index: int, width: int) -> Value:
     return (Affine.of(Symbol(kind, index, 0, width, width)),)
 
 
+_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
 # -- rules: (node, operands) -> results, or None where the algebra does not apply ------------------
 
 
@@ -450,7 +462,7 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         ("Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot"), _pass_through
     ),
-    **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _matmul),
+    **dict.fromkeys(_PRODUCTS, _matmul),
     "Einsum": _einsum,
     "Mean": _mean,
     "SquaredDifference": _elementwise(_squared_difference),

@@ -14,9 +14,9 @@ from hintc.ir.scan import dtype_of
 from hintc.ops import PREFIX, FusedOp
 from hintc.ops.directions import BACKWARD, FORWARD, MERGED
 from hintc.outlining import outline
+from hintc_passes.analysis.values import sweep
 from hintc_passes.directions.layer import TIME, Layer
 from hintc_passes.directions.view import View, views_of
-from hintc_passes.loops.values import sweep
 
 _FEATURES = 2
 """The axis on which merged outputs stand side by side."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hintc.ir import Node, Port
+from hintc_passes.analysis.values import source_of
 from hintc_passes.frames.regions import Regions
-from hintc_passes.loops.values import source_of
 
 ARRAY = "TensorArrayV3"
 FLOW_SLOTS = {

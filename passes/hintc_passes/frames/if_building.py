@@ -12,11 +12,11 @@ from hintc.graphdef.emit import Emitter
 from hintc.ir import Function, FunctionRef, Module, Node, Port
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
+from hintc.remark import Refusal
+from hintc_passes.analysis.values import source_of
 from hintc_passes.frames.region_function import Inside, nodes_inside, region_function
 from hintc_passes.frames.regions import Condition, Regions
 from hintc_passes.frames.replacing import check_closed, take_over
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import source_of
 
 
 @dataclass(frozen=True)

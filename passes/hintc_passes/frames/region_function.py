@@ -10,7 +10,7 @@ from hintc.graft import graft
 from hintc.ir import Function, Module, Node, Port
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.refusal import Refusal
+from hintc.remark import Refusal
 
 _FAMILIES = ("TensorArray", "Stack")
 """Resources that live as long as one run of a graph."""

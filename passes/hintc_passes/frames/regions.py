@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from hintc.call_graph import Effects
 from hintc.ir import RESULT, Graph, Node, Port
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import source_of
+from hintc.remark import Refusal
+from hintc_passes.analysis.values import source_of
 
 _NEXT = ("NextIteration", "RefNextIteration")
 _MERGES = ("Merge", "RefMerge")

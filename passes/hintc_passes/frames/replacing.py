@@ -8,8 +8,8 @@ from hintc.graft import COLOCATION, colocated_with, rename_colocations
 from hintc.ir import ARG, AttributeValue, Graph, Node, Port
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
+from hintc.remark import Refusal
 from hintc_passes.frames.regions import Construct, Regions
-from hintc_passes.loops.refusal import Refusal
 
 _KEPT = (ARG, "Placeholder", "PlaceholderWithDefault")
 

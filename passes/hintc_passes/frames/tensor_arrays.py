@@ -11,12 +11,11 @@ import numpy as np
 
 from hintc.graphdef.emit import known_array
 from hintc.ir import AttributeValue, DType, Node, Port, Shape, Tensor
-from hintc.remark import PassReport
+from hintc.remark import PassReport, Refusal
+from hintc_passes.analysis.dimensions import first_dimension
+from hintc_passes.analysis.values import dimension_of, known_int, source_of
 from hintc_passes.frames.array_flow import Array, find_arrays
 from hintc_passes.frames.regions import Regions
-from hintc_passes.loops.dimensions import first_dimension
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import dimension_of, known_int, source_of
 
 _GATHER, _SCATTER, _WRITE = "TensorArrayGatherV3", "TensorArrayScatterV3", "TensorArrayWriteV3"
 _READ, _SIZE, _CLOSE = "TensorArrayReadV3", "TensorArraySizeV3", "TensorArrayCloseV3"

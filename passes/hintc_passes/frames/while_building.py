@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from hintc.call_graph import Effects
 from hintc.ir import FunctionRef, Module, Node, Port
 from hintc.ir.scan import dtype_of
+from hintc.remark import Refusal
 from hintc_passes.frames.region_function import Inside, nodes_inside, region_function
 from hintc_passes.frames.regions import Loop, Regions
 from hintc_passes.frames.replacing import check_closed, take_over
-from hintc_passes.loops.refusal import Refusal
 
 
 def build_while(module: Module, regions: Regions, loop: Loop, effects: Effects) -> Node:

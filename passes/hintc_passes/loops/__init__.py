@@ -1,1 +1,1 @@
-"""What the recurrence passes share: loops as variables, trip counts, step functions."""
+"""What raises loops: variables and their roles, trip counts, rows."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from hintc.ir import Port, Shape
-from hintc_passes.loops.dimensions import dimension
+from hintc.remark import Refusal
+from hintc_passes.analysis.dimensions import dimension
+from hintc_passes.analysis.values import dimension_of, source_of
 from hintc_passes.loops.linear import STEP, Atom, Linear, linear
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import dimension_of, source_of
 
 _COMPARISONS = {
     "Less": (0, 1, 0),

@@ -6,7 +6,7 @@ from hintc.graphdef.emit import known_array
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import DType, Graph, Module, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.values import known_int, source_of, sweep
+from hintc_passes.analysis.values import known_int, source_of, sweep
 
 _SCATTER = "TensorListScatterIntoExistingList"
 

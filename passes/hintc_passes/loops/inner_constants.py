@@ -6,7 +6,7 @@ from collections import Counter
 
 from hintc.call_graph import functions_of, needed_graphs
 from hintc.ir import SCAN, Module, Node, Port, Scan
-from hintc_passes.loops.values import source_of
+from hintc_passes.analysis.values import source_of
 
 
 def put_constants_inside(module: Module) -> None:

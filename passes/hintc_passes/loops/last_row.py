@@ -11,9 +11,9 @@ from hintc.graphdef.emit import Emitter, known_array
 from hintc.graphdef.loop_builder import reads_last
 from hintc.ir import DType, Graph, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.refusal import Refusal
+from hintc.remark import Refusal
+from hintc_passes.analysis.values import is_zeros, known_int, source_of
 from hintc_passes.loops.trip_count import TripCount
-from hintc_passes.loops.values import is_zeros, known_int, source_of
 from hintc_passes.loops.while_loop import Variable
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hintc.graphdef.emit import known_array
 from hintc.ir import Port
-from hintc_passes.loops.values import source_of
+from hintc_passes.analysis.values import known_scalar, source_of
 
 Atom = tuple[str, Hashable]
 """What a form is linear in, compared by equality: a dimension, or any other value."""
@@ -60,14 +59,6 @@ class Linear:
 
     def __sub__(self, other: Linear) -> Linear:
         return self + -other
-
-
-def known_scalar(port: Port) -> int | None:
-    """The value of a constant integer scalar, else None."""
-    array = known_array(port)
-    if array is None or array.ndim or array.dtype.kind not in "iu":
-        return None
-    return int(array)
 
 
 def linear(port: Port, leaf: Callable[[Port], Linear | None]) -> Linear | None:

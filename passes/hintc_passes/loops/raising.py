@@ -22,16 +22,16 @@ from hintc.ir import (
     Shape,
 )
 from hintc.ir.scan import dtype_of
+from hintc_passes.analysis.values import known_scalar, readers, source_of, sweep
 from hintc_passes.loops.ended import understand
-from hintc_passes.loops.equal_states import merge_states
 from hintc_passes.loops.filled_lists import make_filled_lists
 from hintc_passes.loops.last_row import LastRow
-from hintc_passes.loops.linear import STEP, Linear, known_scalar
-from hintc_passes.loops.refusal import Refusal
+from hintc_passes.loops.linear import STEP, Linear
 from hintc_passes.loops.rows import Rows, is_reversed, rows_read
 from hintc_passes.loops.trip_count import TripCount, sequences_of
-from hintc_passes.loops.values import readers, source_of, sweep
 from hintc_passes.loops.while_loop import Role, Variable, WhileLoop, bad_list
+from hintc_passes.scans.equal_states import merge_states
+from hintc_passes.scans.state_shapes import check_kept
 
 
 def raise_loop(module: Module, graph: Graph, node: Node) -> Node:
@@ -262,11 +262,11 @@ class _Raising:
                 for end in variable.ends:
                     left += self._replace_end(end, rows)
         graph.replace_control_uses(old, [node])
-        sweep(graph, [*left, old])
-        if old in graph and not graph.is_used(old):  # While is stateful, whatever its body does
-            before = [p.node for p in old.operands]
+        sweep(graph, left)
+        before = [*(p.node for p in old.operands), *old.controls]
+        if old in graph and not graph.is_used(old):  # stateful by name only
             graph.remove(old)
-            sweep(graph, before)
+        sweep(graph, before)
         return node
 
     def _replace_final(self, variable: Variable, scan: Scan, node: Node) -> None:
@@ -362,29 +362,3 @@ def _body_name(node: Node) -> str:
     ref = node.attributes["body"]
     assert isinstance(ref, FunctionRef)
     return ref.name
-
-
-def check_kept(at: int, first: Shape, following: Shape) -> None:
-    """Refuse a state whose shape a step changes: number `at`, its shapes before and after.
-
-    Raises:
-        Refusal: it does.
-    """
-    if not _is_kept(first, following):
-        raise Refusal(
-            "state-changes-shape",
-            f"state {at} starts as {first} and continues as {following}",
-            "Give the initial state the shape that the loop's steps give it.",
-        )
-
-
-def _is_kept(first: Shape, following: Shape) -> bool:
-    """True unless a step provably, or by broadcasting possibly, changes the shape."""
-    if first.dims is None or following.dims is None:
-        return True
-    if len(first.dims) != len(following.dims):
-        return False
-    return all(
-        a in (b, -1) or (b == -1 and a != 1)
-        for a, b in zip(first.dims, following.dims, strict=True)
-    )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from hintc.graphdef.emit import known_array
 from hintc.ir import Node, Port
+from hintc_passes.analysis.values import known_int, readers, source_of
 from hintc_passes.loops.linear import STEP, Linear
 from hintc_passes.loops.trip_count import TripCount, sequences_of
-from hintc_passes.loops.values import known_int, readers, source_of
 from hintc_passes.loops.while_loop import Role, Variable, WhileLoop
 
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from hintc.graphdef.emit import Emitter, known_array
 from hintc.ir import Port
+from hintc.remark import Refusal
+from hintc_passes.analysis.values import is_zeros, known_int, readers, source_of
 from hintc_passes.loops.bounds import Bounds
 from hintc_passes.loops.linear import Linear
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import is_zeros, known_int, readers, source_of
 from hintc_passes.loops.while_loop import Role, Variable, WhileLoop, bad_list
 
 _SELECTS = ("Select", "SelectV2")

@@ -11,10 +11,11 @@ from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port, Shape, producers
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
+from hintc.remark import Refusal
+from hintc_passes.analysis.values import known_int, readers, source_of
 from hintc_passes.loops.bounds import Sizes
 from hintc_passes.loops.linear import STEP, Linear, linear
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.values import known_int, readers, source_of
+from hintc_passes.loops.noise import RANDOM, dropout_of
 
 OPS = ("StatelessWhile", "While")
 """Ops of functional loops."""
@@ -100,12 +101,7 @@ class WhileLoop:
         cond, body = (_function(module, node, key) for key in ("cond", "body"))
         effects = [n for n in body if is_stateful(n) and not n.op.startswith("_")]
         if effects or body.control_results:
-            culprit = effects[0] if effects else next(iter(body.control_results.values()))
-            raise Refusal(
-                "loop-has-side-effects",
-                f"the {culprit.op} '{culprit.name}' in the loop must run once a step",
-                "Remove random ops, prints and checks from the loop before conversion.",
-            )
+            raise _effect(effects[0] if effects else next(iter(body.control_results.values())))
         variables = [
             Variable(at, first, Port(body.args[at]), source_of(body.results[at].operands[0]))
             for at, first in enumerate(node.operands)
@@ -227,7 +223,20 @@ def _outer_shapes(module: Module, graph: Graph, node: Node) -> Mapping[Port, Sha
     lists = [source_of(port).node for port in node.operands]
     behind = [n.operands[0] for n in lists if n.op == "TensorListFromTensor"]
     used = dict.fromkeys((*node.operands, *behind, *map(source_of, behind)))
-    return infer_shapes(module, graph, [p for p in used if dtype_of(p) is not DType.VARIANT])
+    found = infer_shapes(module, graph, [p for p in used if dtype_of(p) is not DType.VARIANT])
+    return {**found, **_stated(node, found)}
+
+
+def _stated(node: Node, found: Mapping[Port, Shape]) -> dict[Port, Shape]:
+    """What the loop itself says of operands that depend on unknown arguments of a function."""
+    stated = node.attributes.get("output_shapes")
+    if not isinstance(stated, tuple) or len(stated) != len(node.operands):
+        return {}
+    return {
+        port: shape
+        for port, shape in zip(node.operands, stated, strict=True)
+        if port in found and found[port].rank is None and isinstance(shape, Shape)
+    }
 
 
 def _function(module: Module, node: Node, key: str) -> Graph:
@@ -235,6 +244,20 @@ def _function(module: Module, node: Node, key: str) -> Graph:
     if not isinstance(ref, FunctionRef):
         raise Refusal("loop-without-body", f"the loop has no attribute '{key}'")
     return module.function(ref.name, node=node).graph
+
+
+def _effect(culprit: Node) -> Refusal:
+    """Why an operation keeps its loop from becoming a Scan."""
+    dropout = dropout_of(culprit)
+    reason = f"the {culprit.op} '{culprit.name}' in the loop must run once a step"
+    remedy = "Remove it from the loop before conversion."
+    if dropout is not None:
+        reason = f"the dropout '{dropout.name}' in the loop draws new noise in each step"
+        remedy = "Export the model for inference (keep_prob 1, rate 0, training=False)."
+    elif culprit.op in RANDOM:
+        reason = f"the {culprit.op} '{culprit.name}' in the loop draws new numbers in each step"
+        remedy = "Draw the numbers of all steps before the loop, or leave the noise out."
+    return Refusal("loop-has-side-effects", reason, remedy)
 
 
 def bad_list(variable: Variable, why: str) -> Refusal:

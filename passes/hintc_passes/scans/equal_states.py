@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import Graph, Module, Node, Port, Scan, producers
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.dimensions import same_shape
-from hintc_passes.loops.merging import merge_equal
-from hintc_passes.loops.step import Step, new_step
-from hintc_passes.loops.values import is_zeros, source_of, sweep
+from hintc_passes.analysis.dimensions import same_shape
+from hintc_passes.analysis.merging import merge_equal
+from hintc_passes.analysis.values import is_zeros, source_of, sweep
+from hintc_passes.scans.step import Step, new_step
 
 
 def merge_states(module: Module, graph: Graph, node: Node) -> Node:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import networkx as nx
 
 from hintc.ir import Node, Port, producers
-from hintc_passes.loops.step import Step, dependencies
+from hintc_passes.scans.step import Step, dependencies
 
 
 class Distribution:

@@ -14,10 +14,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from hintc.ir import Node, Port
 from hintc.ir.opdefs import is_stateful, result_dtypes
-from hintc_passes.loops.lanes import PRODUCTS, Lane
-from hintc_passes.loops.merging import attributes_key
+from hintc_passes.analysis.merging import attributes_key
+from hintc_passes.analysis.values import known_scalar
+from hintc_passes.chains.lanes import PRODUCTS, Lane
 
 _CARRIED: Hashable = ("carried",)
+_COMPARISONS = frozenset(("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "NotEqual"))
 
 
 class Proposal:
@@ -92,8 +94,16 @@ class Proposal:
         if 0 <= step == now - 1:
             return _CARRIED
         if step < 0:
-            return ("fixed",) if self._loosely else ("fixed", port)
+            return ("fixed",) if self._loosely else ("fixed", self._described_fixed(port))
         return None
+
+    def _described_fixed(self, port: Port) -> Hashable:
+        """The value, or, where it compares with what may be the index of the step, its kind."""
+        node = port.node
+        if not _compares_with_constant(node):
+            return port
+        read = (self._same.get(p, p) for p in node.operands)
+        return (node.op, *(None if known_scalar(p) is not None else p for p in read))
 
     # -- the first step ----------------------------------------------------------------------
 
@@ -101,6 +111,7 @@ class Proposal:
         """For nodes of step 1 those of step 0 that play the same role, where there is just one."""
         ports = {lane[1]: lane[0] for lane in sequences if lane[0] and lane[1]}
         found: dict[Node, Node] = {}
+        open_: dict[Node, list[Node]] = {}
         for node in nodes:
             if self._labels.get(node) not in self._complete or self._step(Port(node)) != 1:
                 continue
@@ -108,13 +119,19 @@ class Proposal:
             anchor = next((p for p in wanted if p is not None and self._step(p) == 0), None)
             if anchor is None:
                 continue
-            fitting = {
-                n: None for n in self._readers.get(anchor, ()) if self._fits(n, node, wanted)
-            }
+            readers = dict.fromkeys(self._readers.get(anchor, ()))
+            fitting = [n for n in readers if self._fits(n, node, wanted)]
             if len(fitting) > 1:
-                fitting = {n: None for n in fitting if self._starts(n, node)}
+                fitting = [n for n in fitting if self._starts(n, node)] or fitting
             if len(fitting) == 1:
-                found[node] = next(iter(fitting))
+                found[node] = fitting[0]
+            elif fitting:
+                open_[node] = fitting
+        taken = set(found.values())
+        for node, fitting in open_.items():
+            free = [n for n in fitting if n not in taken]
+            if len(free) == 1:
+                found[node] = free[0]
         return found
 
     def _starts(self, candidate: Node, node: Node) -> bool:
@@ -132,7 +149,7 @@ class Proposal:
         if port in ports:
             return ports[port]
         if self._step(port) < 0:
-            return port
+            return None if _compares_with_constant(port.node) else port
         twin = found.get(port.node)
         return None if twin is None else Port(twin, port.index)
 
@@ -144,9 +161,14 @@ class Proposal:
             not self._loosely and attributes_key(candidate) != attributes_key(node)
         ):
             return False
+        reads = (self._same.get(p, p) for p in node.operands)
         return all(
             w is None or w == r or (self._loosely and self._step(w) < 0)
             for w, r in zip(wanted, read, strict=True)
+        ) and all(
+            # what is carried starts as something that the first step does not compute
+            self._step(p) != 0 or p in self._element or self._step(r) < 0
+            for p, r in zip(reads, read, strict=True)
         )
 
     # -- the result --------------------------------------------------------------------------
@@ -168,6 +190,16 @@ class Proposal:
         has_product = has_product or any(n.op in PRODUCTS for n in lagging)
         return list(found) if has_product else []
 
+    def masks(self) -> list[Lane]:
+        """Values of every step that a Select chooses: outputs that are zero beyond a length."""
+        found = []
+        for members in self._complete.values():
+            steady = [n for n in members if self._step(Port(n)) > 0]
+            first = self._firsts.get(steady[0])
+            if first is not None and first.op == "Select":
+                found.append(tuple(Port(n) for n in (first, *steady)))
+        return found
+
     def _carried_results(self, node: Node) -> list[int]:
         """The results of a node of the last step but one that the last step may need."""
         now = self._step(Port(node))
@@ -181,3 +213,7 @@ class Proposal:
                 for reader in self._readers.get(Port(node, index), ())
             )
         ]
+
+
+def _compares_with_constant(node: Node) -> bool:
+    return node.op in _COMPARISONS and any(known_scalar(p) is not None for p in node.operands)

@@ -8,13 +8,13 @@ from dataclasses import replace
 from hintc.graft import graft
 from hintc.graphdef.shapes import argument_shapes, infer_shapes
 from hintc.ir import Graph, Module, Node, Port, Scan, producers
-from hintc_passes.loops.step import (
+from hintc_passes.analysis.values import source_of
+from hintc_passes.scans.step import (
     Step,
     add_in_place_of,
     dependencies,
     new_step,
 )
-from hintc_passes.loops.values import source_of
 
 ELEMENTWISE = frozenset(
     (

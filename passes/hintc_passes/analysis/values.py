@@ -28,6 +28,14 @@ def known_int(port: Port) -> int | None:
     return int(array.reshape(-1)[0])
 
 
+def known_scalar(port: Port) -> int | None:
+    """The value of a constant integer scalar, else None."""
+    array = known_array(port)
+    if array is None or array.ndim or array.dtype.kind not in "iu":
+        return None
+    return int(array)
+
+
 def is_zeros(port: Port) -> bool:
     """True if every element is provably zero: a constant, Fill with one, a part of such."""
     port = source_of(port)

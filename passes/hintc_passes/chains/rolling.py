@@ -11,10 +11,10 @@ from hintc.graft import graft
 from hintc.graphdef.emit import Emitter
 from hintc.ir import Function, Graph, Module, Node, Port, Scan, producers
 from hintc.ir.opdefs import is_stateful
-from hintc_passes.loops.chain_step import step_function
-from hintc_passes.loops.lanes import Chain, Kind, Lane, Lockstep, steps_in
-from hintc_passes.loops.merging import merge_equal
-from hintc_passes.loops.refusal import Refusal
+from hintc.remark import Refusal
+from hintc_passes.analysis.merging import merge_equal
+from hintc_passes.chains.lanes import Chain, Kind, Lane, Lockstep, steps_in
+from hintc_passes.chains.step_function import step_function
 
 
 @dataclass(frozen=True)

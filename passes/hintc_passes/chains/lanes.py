@@ -4,8 +4,10 @@ A lane is a tuple of T values, one for each step, that play the same role. Start
 that an output packs, the operands of a lane's nodes form lanes again, and each is of one kind:
 
 * fixed: the same value in every step;
+* index: the constant k in step k;
 * element: the elements of an unpacked sequence, in order;
-* computed: equal ops with equal attributes, the node of step k needing element k but none later;
+* computed: equal ops with equal attributes, the node of step k needing element k but none later,
+  or needing no element at all, but the index;
 * carried: the value of step k was computed in step k - 1, that of step 0 is the initial one.
 
 If every lane is of a kind, the steps are provably the same function. The last value of a lane may
@@ -19,9 +21,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hintc.ir import Graph, Node, Port
-from hintc_passes.loops.merging import attributes_key
-from hintc_passes.loops.refusal import Refusal
+from hintc.ir import DType, Graph, Node, Port
+from hintc.remark import Refusal
+from hintc_passes.analysis.merging import attributes_key
+from hintc_passes.analysis.values import known_scalar
 
 Lane = tuple[Port | None, ...]
 NEVER = -1
@@ -34,6 +37,7 @@ class Kind(enum.Enum):
     """What the values of a lane are."""
 
     FIXED = enum.auto()
+    INDEX = enum.auto()
     ELEMENT = enum.auto()
     COMPUTED = enum.auto()
     CARRIED = enum.auto()
@@ -142,6 +146,20 @@ class Lockstep:
         }
         return self._chain
 
+    def is_computed_from(self, chain: Chain, lane: Lane) -> bool:
+        """True if each step computes the lane from lanes of a chain and fixed values alone."""
+        ports = [port for port in lane if port is not None]
+        if len(ports) < chain.trip or not _alike(ports):
+            return False
+        if any(self.step(port) != k for k, port in enumerate(ports)):
+            return False
+        return all(
+            read in chain.lanes
+            or (*read[:-1], None) in chain.lanes
+            or (read[0] is not None and set(read) == {read[0]} and self.step(read[0]) == NEVER)
+            for read in self._operand_lanes(lane)
+        )
+
     def _whole(self, lane: Lane) -> Lane:
         """The lane with its last value, if a lane with that one is known."""
         return lane if lane[-1] is not None else self._by_start.get(lane[:-1], lane)
@@ -157,6 +175,8 @@ class Lockstep:
                 "chain-order", f"every step reads '{known[0]}', which one of the steps computes"
             )
         steps = [self.step(port) for port in known]
+        if all(step == NEVER for step in steps) and (_is_index(known) or _alike(known)):
+            return Kind.INDEX if _is_index(known) else Kind.COMPUTED
         if all(step == k for k, step in enumerate(steps)):
             self._check_equal(known)
             return Kind.COMPUTED
@@ -205,6 +225,13 @@ class Lockstep:
             tuple(None if node is None else node[slot] for node in nodes)
             for slot in range(len(first))
         ]
+
+
+def _is_index(ports: Sequence[Port]) -> bool:
+    return all(
+        known_scalar(port) == k and port.node.attributes.get("dtype") is DType.INT32
+        for k, port in enumerate(ports)
+    )
 
 
 def _alike(ports: Sequence[Port]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hintc.graft import COLOCATION, graft
 from hintc.ir import DType, Function, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.lanes import Chain, Kind, Lane
+from hintc_passes.chains.lanes import Chain, Kind, Lane
 
 
 def step_function(
@@ -36,7 +36,7 @@ def step_function(
         same: equal values.
     """
     function = Function(name)
-    function.add_arg("t", DType.INT32)
+    t = Port(function.add_arg("t", DType.INT32))
     values: dict[Lane, Port] = {}
     for kind, lanes in (("x", xs), ("state", states)):
         for k, lane in enumerate(lanes):
@@ -49,6 +49,7 @@ def step_function(
     for lane in chain.of_kind(Kind.FIXED):
         port = a_value(lane)
         values[lane] = fixed.get(port) or Port(copies[port.node], port.index)
+    values |= dict.fromkeys(chain.of_kind(Kind.INDEX), t)
     results = [*(chain.following[s] for s in states), *ys]
     _compute(function, chain, results, values)
     for at, lane in enumerate(results):

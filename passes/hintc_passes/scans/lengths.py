@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hintc.ir import Port
-from hintc_passes.loops.merging import merge_equal
-from hintc_passes.loops.step import Step
-from hintc_passes.loops.values import source_of
+from hintc_passes.analysis.merging import merge_equal
+from hintc_passes.analysis.values import source_of
+from hintc_passes.scans.step import Step
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,11 @@ def find_freeze(step: Step) -> Freeze | None:
         return None
     parts = [[merged(p) for p in node.operands] for node in selects]
     ended = parts[0][0]
-    if ended.node.op != "GreaterEqual" or any(p[0] != ended for p in parts):
+    if ended.node.op not in ("GreaterEqual", "LessEqual") or any(p[0] != ended for p in parts):
         return None
     index, lengths = (merged(p) for p in ended.node.operands)
+    if ended.node.op == "LessEqual":
+        index, lengths = lengths, index
     if index != step.t or lengths not in step.invariants:
         return None
     count = len(step.nexts)

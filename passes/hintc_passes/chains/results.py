@@ -12,11 +12,11 @@ from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import AttributeValue, Graph, Module, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.lanes import Chain, Kind, Lane, Lockstep
-from hintc_passes.loops.sequences import transpose
+from hintc_passes.chains.lanes import Chain, Kind, Lane, Lockstep
+from hintc_passes.chains.sequences import transpose
 
 if TYPE_CHECKING:
-    from hintc_passes.loops.chains import Unrolled
+    from hintc_passes.chains.chains import Unrolled
 
 _FEW = 2
 """So many rows are read one by one; more by one Unpack."""
@@ -58,7 +58,10 @@ class ChainResults:
         self._stacks: dict[Lane, list[Node]] = {}
         self._rows: dict[Lane, list[int]] = {}
         found: dict[Output, None] = {}
-        for lane in self._recurrent():
+        self._seen: set[Port] = set()
+        nexts = set(chain.following.values())
+        # an output of the first step may be the first state, too: its readers read the outputs
+        for lane in sorted(self._recurrent(), key=nexts.__contains__):
             found.update(dict.fromkeys(self._outputs(lane)))
         self.ys = list(found)
 
@@ -87,8 +90,9 @@ class ChainResults:
         stacks: dict[Node, bool] = {}
         rows: list[int] = []
         for k, port in enumerate(lane):
-            if port is None or self._lockstep.step(port) != k:
-                continue  # reads nothing of this chain, or is not computed
+            if port is None or port in self._seen or self._lockstep.step(port) != k:
+                continue  # reads nothing of this chain, or is not computed, or is had already
+            self._seen.add(port)
             readers = self._outside_readers(port)
             for node in readers if k == 0 else ():
                 if self._is_stack(node, lane):

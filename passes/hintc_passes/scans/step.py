@@ -10,7 +10,7 @@ from hintc.graft import graft
 from hintc.graphdef.scan_step import checked_scan
 from hintc.ir import SCAN, DType, Function, Graph, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.values import source_of
+from hintc_passes.analysis.values import source_of
 
 
 def open_scans(module: Module) -> Iterator[tuple[Graph, Node]]:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from hintc.ir import Node, Port
-from hintc_passes.loops.lanes import NEVER
-from hintc_passes.loops.sequences import Elements
+from hintc_passes.chains.lanes import NEVER
+from hintc_passes.chains.sequences import Elements
 
 Domain = tuple[int, int]
 """Length of the sequences, and how many sequences are before them."""

@@ -12,9 +12,9 @@ from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import argument_shapes, infer_shapes
 from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, producers
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.outputs import ELEMENTWISE, is_elementwise
-from hintc_passes.loops.step import Step, add_in_place_of, new_step
-from hintc_passes.loops.values import source_of
+from hintc_passes.analysis.values import source_of
+from hintc_passes.scans.outputs import ELEMENTWISE, is_elementwise
+from hintc_passes.scans.step import Step, add_in_place_of, new_step
 
 _MATRIX = 2
 _OPS = frozenset((*ELEMENTWISE, "Identity", "MatMul"))

@@ -10,7 +10,7 @@ import numpy as np
 from hintc.graphdef.emit import Emitter, known_array
 from hintc.ir import DType, Graph, Node, Port, Shape
 from hintc.ir.scan import dtype_of
-from hintc_passes.loops.values import known_int
+from hintc_passes.analysis.values import known_int
 
 ELEMENT_OPS = frozenset(("GatherV2", "Split", "StridedSlice", "Unpack"))
 """Ops that give elements of a tensor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +12,16 @@ from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import DType, Graph, Module, Node, Port, Scan, Tensor
 from hintc.ir.opdefs import is_stateful
-from hintc_passes.loops.chain_results import ChainResults
-from hintc_passes.loops.chain_step import a_value, nodes_of, step_function
-from hintc_passes.loops.lanes import NEVER, Chain, Kind, Lane, Lockstep
-from hintc_passes.loops.merging import merge_equal
-from hintc_passes.loops.positions import Domain, Positions
-from hintc_passes.loops.proposal import Proposal
-from hintc_passes.loops.raising import check_kept
-from hintc_passes.loops.refusal import Refusal
-from hintc_passes.loops.sequences import Elements, find_elements
-from hintc_passes.loops.values import known_int
+from hintc.remark import Refusal
+from hintc_passes.analysis.merging import merge_equal
+from hintc_passes.analysis.values import known_int
+from hintc_passes.chains.lanes import NEVER, Chain, Kind, Lane, Lockstep
+from hintc_passes.chains.positions import Domain, Positions
+from hintc_passes.chains.proposal import Proposal
+from hintc_passes.chains.results import ChainResults
+from hintc_passes.chains.sequences import Elements, find_elements
+from hintc_passes.chains.step_function import a_value, nodes_of, step_function
+from hintc_passes.scans.state_shapes import check_kept
 
 _LEAST_STEPS = 3
 """Fewer steps that differ were hardly meant as a recurrence: no remark."""
@@ -111,8 +111,12 @@ class Unrolled:
         lockstep = Lockstep(step, self.same, list(by_lane), domain[0])
         try:
             chain = _core(lockstep.run(roots))
+            masks = [m for m in proposal.masks() if lockstep.is_computed_from(chain, m)]
+            if masks:
+                lockstep = Lockstep(step, self.same, list(by_lane), domain[0])
+                chain = _core(lockstep.run([*roots, *masks]), masks)
             joined = _join(chain)
-            chain = _core(chain)
+            chain = _core(chain, masks)
             _check(chain)
         except Refusal as refusal:
             raise _DiffersError(FailedChain(a_value(roots[0]).node, refusal)) from None
@@ -135,10 +139,10 @@ class _DiffersError(Exception):
         self.failed = failed
 
 
-def _core(chain: Chain) -> Chain:
-    """Without what the carried values do not need: an output layer of each step, say."""
+def _core(chain: Chain, outputs: Sequence[Lane] = ()) -> Chain:
+    """Without what neither carried values nor `outputs` need: an output layer, say."""
     core: dict[Lane, None] = {}
-    pending = [*chain.following, *chain.following.values()]
+    pending = [*chain.following, *chain.following.values(), *outputs]
     while pending:
         lane = pending.pop()
         if lane not in core:

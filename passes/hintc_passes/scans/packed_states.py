@@ -13,10 +13,10 @@ from hintc.graphdef.emit import Emitter, known_array
 from hintc.graphdef.shapes import argument_shapes, infer_shapes
 from hintc.ir import DType, Function, Graph, Module, Node, Port, Scan, Shape, producers
 from hintc.ir.scan import dtype_of
+from hintc_passes.analysis.values import known_int, source_of, sweep
 from hintc_passes.cells.algebra import Symbol
 from hintc_passes.cells.step import evaluate, symbol
-from hintc_passes.loops.step import Step, add_in_place_of
-from hintc_passes.loops.values import known_int, source_of, sweep
+from hintc_passes.scans.step import Step, add_in_place_of
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hintc.graphdef.emit import known_array
 from hintc.ir import Port, Shape, Tensor
-from hintc_passes.loops.values import dimension_of, known_int, source_of
+from hintc_passes.analysis.values import dimension_of, known_int, source_of
 
 Dimension = int | tuple[Port, int]
 """A size, or the dimension of that number of a value."""

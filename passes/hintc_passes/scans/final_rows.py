@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from hintc.graphdef.loop_builder import reads_last
 from hintc.ir import Graph, Module, Node, Port, Scan
-from hintc_passes.loops.lanes import PRODUCTS
-from hintc_passes.loops.step import Step, add_in_place_of, new_step
+from hintc_passes.chains.lanes import PRODUCTS
+from hintc_passes.scans.step import Step, add_in_place_of, new_step
 
 
 def read_final_states(module: Module, graph: Graph, node: Node) -> Node | None:

@@ -1,0 +1,1 @@
+"""What is known of values: constants, dimensions, which are equal."""

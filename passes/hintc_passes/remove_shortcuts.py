@@ -1,0 +1,111 @@
+"""remove-shortcuts: conditions that only save time give way to the branch that always works.
+
+Recognises an If one of whose branches gives, whenever it is taken, what the other would give too.
+static_rnn writes each step with lengths so::
+
+    if max(lengths) <= t: old
+    elif min(lengths) > t: new
+    else: where(lengths <= t, old, new)
+
+Where all lengths are at most t the last line gives `old` as well, and where none is it gives `new`.
+Makes the nodes of that last branch, in line, for every step.
+
+Leaves alone conditions of which this cannot be proved, branches with side effects, and those that
+might fail for values they are not meant for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hintc.call_graph import Effects, needed_graphs
+from hintc.graphdef.scan_lowering import remove_unused_functions
+from hintc.graphdef.shapes import shapes_remembered
+from hintc.inlining import inline_call
+from hintc.ir import FunctionRef, Graph, Module, Node, Port
+from hintc.registry import register
+from hintc.remark import PassReport
+from hintc.rewrite import Pass
+from hintc_passes.loops.shortcuts import BRANCHES, Shortcuts
+from hintc_passes.loops.while_loop import IF_OPS
+
+_MAY_FAIL = ("Gather", "ResourceGather", "TensorArray", "TensorList", "While", "StatelessWhile")
+"""Ops, by how they begin, that may fail, or never end, for values that they are not meant for."""
+_DIVISIONS = frozenset(("Div", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod"))
+
+
+@register
+@dataclass(frozen=True)
+class RemoveShortcuts(Pass):
+    """Take the branch that always works."""
+
+    name: ClassVar[str] = "remove-shortcuts"
+
+    @shapes_remembered()
+    def run(self, module: Module) -> PassReport:
+        """Remove every shortcut that the main graph reaches, outer ones first."""
+        report = PassReport()
+        shortcuts, effects = Shortcuts(module), Effects(module)
+        left: dict[str, None] = {}
+        for graph in reversed(needed_graphs(module)):
+            pending = [node for node in reversed(graph.topological()) if node.op in IF_OPS]
+            while pending:
+                node = pending.pop()
+                branch = shortcuts.general_branch(node)
+                if branch is None or not _may_always_run(module, effects, node, branch):
+                    continue
+                left.update(dict.fromkeys(ref.name for ref in _branches(node)))
+                pending.extend(n for n in _take(module, graph, node, branch) if n.op in IF_OPS)
+                report.count("removed")
+        remove_unused_functions(module, left)
+        return report
+
+
+def _branches(node: Node) -> Iterator[FunctionRef]:
+    for key in BRANCHES:
+        ref = node.attributes[key]
+        assert isinstance(ref, FunctionRef)
+        yield ref
+
+
+def _may_always_run(module: Module, effects: Effects, node: Node, branch: str) -> bool:
+    """True if nobody notices that one branch never runs and the other always does."""
+    if any(effects.of(n) for ref in _branches(node) for n in module.function(ref.name).graph):
+        return False
+    ref = node.attributes[branch]
+    assert isinstance(ref, FunctionRef)
+    pending, seen = [ref.name], {ref.name}
+    while pending:
+        for inner in module.function(pending.pop()).graph:
+            if inner.op.startswith(_MAY_FAIL) or inner.op in _DIVISIONS:
+                return False
+            called = {r.name for r in inner.attributes.values() if isinstance(r, FunctionRef)}
+            pending += called - seen
+            seen |= called
+    return True
+
+
+def _take(module: Module, graph: Graph, node: Node, branch: str) -> list[Node]:
+    """Put a branch in the place of the If; the new nodes."""
+    name = node.name
+    graph.rename(node, graph.unique_name(f"{name}/if"))
+    call = graph.add(
+        "PartitionedCall",
+        node.operands[1:],
+        {
+            "f": node.attributes[branch],
+            "Tin": node.attributes["Tin"],
+            "Tout": node.attributes["Tout"],
+        },
+        name=name,
+        controls=node.controls,
+        device=node.device,
+        origin=node.origin or (name,),
+    )
+    for index in {use.node.operands[use.slot].index for use in graph.uses(node)}:
+        graph.replace_uses(Port(node, index), Port(call, index))
+    graph.replace_control_uses(node, [call])
+    graph.remove(node)
+    return inline_call(module, graph, call)

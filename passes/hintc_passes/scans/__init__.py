@@ -1,0 +1,1 @@
+"""What changes Scans: their step functions, states, sequences and outputs."""
