@@ -154,7 +154,6 @@ class Recipe:
             last = number == len(self.groups) - 1
             read = not last or {"sequence", "last"} & set(self.read)
             times = 2 if self.beside == "shared" and number == 0 and read else 1
-            nested = self.beside == "nested" and number == 0
             for run, (place, cell) in itertools.product(range(times), enumerate(group.cells)):
                 outer = place == len(group.cells) - 1
                 if not read and outer and cell.trap in ("shifted", "reads c"):

@@ -1,7 +1,8 @@
 """peel-lengths: sequence lengths move out of a recurrence, so that the plain cell is left in it.
 
 Recognises a Scan whose every state and output is ``Select(t >= lengths, old, new)``, with the old
-state for states and zeros for outputs, as dynamic_rnn makes it. The Scan then runs all steps; rows
+state for states and zeros for outputs, as dynamic_rnn makes it, or the same with SelectV2 and a
+column ``(t < lengths)[:, None]``. The Scan then runs all steps; rows
 at and beyond the length are zeroed afterwards, and the final state is read from the outputs at
 ``lengths - 1`` (the initial state where the length is 0 or less). Bit for bit the same.
 
@@ -25,8 +26,11 @@ from hintc.registry import register
 from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
 from hintc_passes.analysis.values import is_zeros
+from hintc_passes.scans.final_rows import enters_product
 from hintc_passes.scans.lengths import Freeze, find_freeze
 from hintc_passes.scans.step import Step, new_step, open_scans
+
+_MATRIX = 2
 
 
 @register
@@ -78,6 +82,8 @@ class _Peeling:
         self._step, self._freeze, self._scan = step, freeze, Scan.of(node)
         self._outer = dict(zip(step.invariants, self._scan.invariants, strict=True))
         self._ranks = self._row_ranks()
+        self._added: list[Port] = []
+        """Outputs that the step does not have, whose last rows are read."""
         self._row_of_state = self._final_rows()
         self._check()
 
@@ -99,7 +105,11 @@ class _Peeling:
         for at, port in enumerate(self._freeze.nexts):
             if not self._graph.uses(Port(self._node, at)):
                 continue
-            rows = [k for k, (new, _) in enumerate(self._freeze.ys) if new == port]
+            news = [*(new for new, _ in self._freeze.ys), *self._added]
+            rows = [k for k, new in enumerate(news) if new == port]
+            if not rows and enters_product(self._step.states[at]):  # h, which kernels give
+                self._added.append(port)
+                rows = [len(news)]
             if not rows:
                 reader = self._graph.uses(Port(self._node, at))[0].node
                 raise Refusal(
@@ -119,6 +129,8 @@ class _Peeling:
                 raise Refusal("lengths-not-zero", "outputs beyond the length are not provably zero")
         if any(rank is None or rank < 1 for rank in self._ranks):
             raise Refusal("lengths-rank", "the rank of a state or output is not known")
+        if self._freeze.columns and any(rank != _MATRIX for rank in self._ranks):
+            raise Refusal("lengths-rank", "a state or output is not one vector for each row")
 
     def run(self) -> None:
         graph, node, name = self._graph, self._node, self._node.name
@@ -127,6 +139,8 @@ class _Peeling:
         peeled = self._plain_scan(name, origin)
         emit = Emitter(graph, name, origin)
         lengths = self._lengths(emit)
+        if self._freeze.columns:  # SelectV2 broadcasts
+            lengths = emit.add(lengths, self._zeros_of_batch(emit), "lengths_of_batch")
         states = len(self._scan.states)
         for at, k in self._row_of_state.items():
             rows = Port(peeled, states + k)
@@ -142,7 +156,8 @@ class _Peeling:
     def _plain_scan(self, name: str, origin: tuple[str, ...]) -> Node:
         step, scan, freeze = self._step, self._scan, self._freeze
         results = [(f"next_{k}", p) for k, p in enumerate(freeze.nexts)]
-        results += [(f"y_{k}", p) for k, (p, _) in enumerate(freeze.ys)]
+        ys = [*(p for p, _ in freeze.ys), *self._added]
+        results += [(f"y_{k}", p) for k, p in enumerate(ys)]
         needed = producers(p for _, p in results)
         nodes = [n for n in step.graph if n in needed and not n.op.startswith("_")]
         kept = [p for p in step.invariants if p.node in needed]
@@ -157,7 +172,7 @@ class _Peeling:
             scan.states,
             tuple(self._outer[p] for p in kept),
             scan.reverse_xs,
-            scan.reverse_ys,
+            (*scan.reverse_ys, *(False for _ in self._added)),
             form=scan.form,
             hint=scan.hint,
             unrolled=scan.unrolled,
@@ -174,6 +189,10 @@ class _Peeling:
         if dtype is DType.INT32:
             return lengths
         return emit.node("Cast", [lengths], {"SrcT": dtype, "DstT": DType.INT32}, "lengths")
+
+    def _zeros_of_batch(self, emit: Emitter) -> Port:
+        size = emit.element(emit.shape(self._scan.states[0]), 0, "batch_size")
+        return emit.fill(emit.pack([size], "batch_shape"), DType.INT32, "zeros_of_batch")
 
     def _masked(self, emit: Emitter, lengths: Port, rows: Port, result: int) -> Port:
         """`rows` [T, B, ...] with zeros where ``t >= lengths[b]``."""
@@ -195,6 +214,9 @@ class _Peeling:
         within = emit.binary("Minimum", lengths, self._scan.trip_count, "within")
         last = emit.subtract(emit.binary("Maximum", within, one, "at_least_one"), one, "last")
         batch = _range(emit, emit.element(emit.shape(lengths), 0), "batch")
+        if self._freeze.columns:
+            size = emit.element(emit.shape(self._scan.states[at]), 0, "batch_size")
+            batch = emit.binary("Minimum", batch, emit.subtract(size, one, "last_row"), "rows_of")
         places = emit.pack([last, batch], "places", axis=1)
         dtype = dtype_of(rows)
         found = emit.node(
