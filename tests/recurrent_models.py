@@ -5,6 +5,7 @@ The recipe is plain Python; `recurrent_fronts` builds it in TensorFlow or Keras.
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -143,36 +144,35 @@ class Recipe:
         return self.front.startswith("keras")
 
     @property
-    def recurrences(self) -> list[bool]:
-        """For each recurrence that runs, whether it is exactly a kernel's maths."""
+    def recurrences(self) -> list[tuple[bool, bool]]:
+        """For each recurrence that runs: is it exactly a kernel's maths; is a step of it?
+
+        What is around a step may be more than a kernel does: a mask, or c at the end of each row.
+        """
         found = []
         for number, group in enumerate(self.groups):
             last = number == len(self.groups) - 1
             read = not last or {"sequence", "last"} & set(self.read)
             times = 2 if self.beside == "shared" and number == 0 and read else 1
-            nested = self.beside == "nested" and number == 0
-            for place, cell in enumerate(group.cells):
+            for run, (place, cell) in itertools.product(range(times), enumerate(group.cells)):
                 outer = place == len(group.cells) - 1
                 if not read and outer and cell.trap in ("shifted", "reads c"):
                     cell = replace(cell, options=cell.options | {"trap": ""})
-                keeps_c = self.lengths and last and "c" in self.read
+                keeps_c = self.lengths and last and outer and not run and "c" in self.read
                 masked = self.lengths and self.keras
-                exact = cell.exact and not masked and not nested
-                exact = exact and not (keeps_c and outer)
-                found += [exact] * group.ways * times
+                exact = cell.exact and not (masked or keeps_c)
+                found += [(exact, cell.exact)] * group.ways
         return found
 
     @property
     def kernels(self) -> int:
         """How many recurrences are exactly a kernel's maths."""
-        return sum(self.recurrences)
+        return sum(exact for exact, _ in self.recurrences)
 
     @property
     def possible(self) -> int:
-        """How many a kernel may run: those in an outer loop too, of which nothing is demanded."""
-        nested = self.beside == "nested"
-        first = self.groups[0]
-        return self.kernels + (sum(c.exact for c in first.cells) * first.ways if nested else 0)
+        """How many a kernel may run: those with a kernel's step; nothing is demanded of more."""
+        return sum(step for _, step in self.recurrences)
 
     def __str__(self) -> str:
         parts = [self.front]

@@ -27,6 +27,7 @@ from hintc.registry import register
 from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
 from hintc_passes.analysis.values import is_zeros
+from hintc_passes.scans.final_rows import enters_product
 from hintc_passes.scans.lengths import Freeze, find_freeze
 from hintc_passes.scans.step import Step, new_step, open_scans
 
@@ -80,6 +81,8 @@ class _Peeling:
         self._step, self._freeze, self._scan = step, freeze, Scan.of(node)
         self._outer = dict(zip(step.invariants, self._scan.invariants, strict=True))
         self._ranks = self._row_ranks()
+        self._added: list[Port] = []
+        """Outputs that the step does not have, whose last rows are read."""
         self._row_of_state = self._final_rows()
         self._check()
 
@@ -120,7 +123,11 @@ class _Peeling:
         for at, port in enumerate(self._freeze.nexts):
             if not self._graph.uses(Port(self._node, at)):
                 continue
-            rows = [k for k, (new, _) in enumerate(self._freeze.ys) if new == port]
+            news = [*(new for new, _ in self._freeze.ys), *self._added]
+            rows = [k for k, new in enumerate(news) if new == port]
+            if not rows and enters_product(self._step.states[at]):  # h, which kernels give
+                self._added.append(port)
+                rows = [len(news)]
             if not rows:
                 reader = self._graph.uses(Port(self._node, at))[0].node
                 raise Refusal(
@@ -163,7 +170,8 @@ class _Peeling:
     def _plain_scan(self, name: str, origin: tuple[str, ...]) -> Node:
         step, scan, freeze = self._step, self._scan, self._freeze
         results = [(f"next_{k}", p) for k, p in enumerate(freeze.nexts)]
-        results += [(f"y_{k}", p) for k, (p, _) in enumerate(freeze.ys)]
+        ys = [*(p for p, _ in freeze.ys), *self._added]
+        results += [(f"y_{k}", p) for k, p in enumerate(ys)]
         needed = producers(p for _, p in results)
         nodes = [n for n in step.graph if n in needed and not n.op.startswith("_")]
         kept = [p for p in step.invariants if p.node in needed]
@@ -178,7 +186,7 @@ class _Peeling:
             scan.states,
             tuple(self._outer[p] for p in kept),
             scan.reverse_xs,
-            scan.reverse_ys,
+            (*scan.reverse_ys, *(False for _ in self._added)),
             form=scan.form,
             hint=scan.hint,
             unrolled=scan.unrolled,

@@ -23,6 +23,7 @@ from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport, Refusal
 from hintc.rewrite import Pass
+from hintc_passes.loops.inner_constants import put_constants_inside
 from hintc_passes.loops.raising import raise_loop
 from hintc_passes.loops.while_loop import OPS
 
@@ -42,6 +43,7 @@ class RaiseLoops(Pass):
             for node in graph.topological():
                 if node.op in OPS:
                     self._raise(module, graph, node, report)
+        put_constants_inside(module)
         return report
 
     def _raise(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:

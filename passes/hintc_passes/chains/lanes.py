@@ -24,13 +24,12 @@ from dataclasses import dataclass, field
 from hintc.ir import DType, Graph, Node, Port
 from hintc.remark import Refusal
 from hintc_passes.analysis.merging import attributes_key
+from hintc_passes.analysis.products import PRODUCTS
 from hintc_passes.analysis.values import known_scalar
 
 Lane = tuple[Port | None, ...]
 NEVER = -1
 """The step of a value that needs no element of a sequence."""
-PRODUCTS = frozenset(("BatchMatMul", "BatchMatMulV2", "Conv2D", "Einsum", "MatMul"))
-"""Ops that are most of the work of a recurrent cell."""
 
 
 _ONE_BEFORE = "Let all steps share their weights, and read of earlier steps the last only."

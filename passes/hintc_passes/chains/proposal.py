@@ -15,8 +15,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from hintc.ir import Node, Port
 from hintc.ir.opdefs import is_stateful, result_dtypes
 from hintc_passes.analysis.merging import attributes_key
+from hintc_passes.analysis.products import PRODUCTS
 from hintc_passes.analysis.values import known_scalar
-from hintc_passes.chains.lanes import PRODUCTS, Lane
+from hintc_passes.chains.lanes import Lane
 
 _CARRIED: Hashable = ("carried",)
 _COMPARISONS = frozenset(("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "NotEqual"))

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from hintc.ir import Node
 from hintc.ir.opdefs import is_stateful
 from hintc.remark import Refusal
-from hintc_passes.chains.lanes import PRODUCTS
+from hintc_passes.analysis.noise import dropout_of
+from hintc_passes.analysis.products import PRODUCTS
 from hintc_passes.chains.positions import Domain, Positions
-from hintc_passes.loops.noise import dropout_of
 
 _BRANCHES = ("If", "StatelessIf")
 

@@ -12,10 +12,10 @@ from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port, Shape, produ
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc.remark import Refusal
+from hintc_passes.analysis.noise import RANDOM, dropout_of
 from hintc_passes.analysis.values import known_int, readers, source_of
 from hintc_passes.loops.bounds import Sizes
 from hintc_passes.loops.linear import STEP, Linear, linear
-from hintc_passes.loops.noise import RANDOM, dropout_of
 
 OPS = ("StatelessWhile", "While")
 """Ops of functional loops."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hintc.graphdef.loop_builder import reads_last
 from hintc.ir import Graph, Module, Node, Port, Scan
-from hintc_passes.chains.lanes import PRODUCTS
+from hintc_passes.analysis.products import PRODUCTS
 from hintc_passes.scans.step import Step, add_in_place_of, new_step
 
 
@@ -31,7 +31,7 @@ def read_final_states(module: Module, graph: Graph, node: Node) -> Node | None:
             continue
         state = step.nexts.index(port)
         last = all(reads_last(r) and r.operands[0] == rows and graph.is_used(r) for r in readers)
-        if not last or _enters_product(step.states[state]):
+        if not last or enters_product(step.states[state]):
             continue
         for reader in readers:
             graph.replace_uses(Port(reader), Port(node, state))
@@ -41,11 +41,12 @@ def read_final_states(module: Module, graph: Graph, node: Node) -> Node | None:
     return _without(module, graph, node, step, dropped) if dropped else None
 
 
-def _enters_product(state: Port) -> bool:
+def enters_product(state: Port) -> bool:
+    """True if a state of a step is a factor of a product of matrices, as h is and c is not."""
     pending = [state]
     while pending:
         for use in state.node.graph.uses(pending.pop()):
-            if use.node.op in PRODUCTS:
+            if use.node.op in PRODUCTS or use.node.op == "PartitionedCall":  # a hinted cell
                 return True
             if use.node.op in ("ConcatV2", "Identity"):
                 pending.append(Port(use.node))
