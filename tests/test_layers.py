@@ -49,7 +49,7 @@ HEAVY = ("tensorflow", "google.protobuf", "keras", "tf_keras", "ai_edge_litert")
 # The folders of the built-in passes: what each may import of the others.
 FOLDERS: dict[str, set[str]] = {
     "analysis": set(),
-    "cells": set(),
+    "cells": {"analysis"},
     "hinting": set(),
     "scans": {"analysis", "cells"},
     "loops": {"analysis", "scans"},
