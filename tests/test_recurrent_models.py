@@ -20,6 +20,10 @@ def _cells(model: Recipe) -> list[Cell]:
 
 
 LATER: dict[str, Callable[[Recipe], bool]] = {
+    "chains without hints": lambda model: (
+        model.front == "v1 static" or any("unroll" in cell.options for cell in _cells(model))
+    ),
+    "lengths in hinted chains": lambda model: model.lengths and model.front == "hinted static",
     "h is no output of a residual cell": lambda model: (
         model.lengths and any(cell.wrapper == "residual" for cell in _cells(model))
     ),
@@ -61,6 +65,12 @@ FOUND: dict[str, Recipe] = {
         PLAIN, front="scan", groups=(replace(LSTM, initial="computed"),), read=("last",)
     ),
     "a range of autograph, whose step is captured": replace(PLAIN, front="autograph"),
+    "lengths by where() of TensorFlow 2": replace(
+        PLAIN, lengths=True, read=("sequence", "h"), control_flow=1
+    ),
+    "static_rnn with lengths": replace(
+        PLAIN, front="v1 static", groups=(Group((Cell("lstm", 4),)),), lengths=True
+    ),
     "gates that share a dropout mask": replace(
         PLAIN,
         front="keras 2",
