@@ -95,8 +95,8 @@ class PassReport:
         self.remarks.append(Remark(RemarkKind.NOTE, code, node, reason, remedy))
 
 
-class Refusal(Exception):
-    """Raised inside a pass, which leaves the node alone and turns it into a remark.
+class Refused(Exception):
+    """Raised inside a pass, which then leaves the node alone and makes a remark of it.
 
     Args:
         code: stable short name of the reason.

@@ -14,7 +14,9 @@ from recurrent_models import Cell, Group, Recipe, check_seed, recipe
 SEEDS = range(1000, 1040)
 
 
-LATER: dict[str, Callable[[Recipe], bool]] = {}
+LATER: dict[str, Callable[[Recipe], bool]] = {
+    "lengths in hinted chains": lambda model: model.lengths and model.front == "hinted static",
+}
 """What does not fuse yet, or not convert: such a model must only not be wrong."""
 
 
@@ -52,6 +54,12 @@ FOUND: dict[str, Recipe] = {
         PLAIN, front="scan", groups=(replace(LSTM, initial="computed"),), read=("last",)
     ),
     "a range of autograph, whose step is captured": replace(PLAIN, front="autograph"),
+    "lengths by where() of TensorFlow 2": replace(
+        PLAIN, lengths=True, read=("sequence", "h"), control_flow=1
+    ),
+    "static_rnn with lengths": replace(
+        PLAIN, front="v1 static", groups=(Group((Cell("lstm", 4),)),), lengths=True
+    ),
     "gates that share a dropout mask": replace(
         PLAIN,
         front="keras 2",

@@ -24,7 +24,7 @@ from hintc.graphdef.scan_lowering import (
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import SCAN, Graph, Module, Node, Port, Scan
 from hintc.registry import register
-from hintc.remark import PassReport, Refusal
+from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 
 Form = Literal["auto", "fused", "unroll", "while"]
@@ -88,7 +88,7 @@ class ChooseForm(Pass):
                 report.fused("form-fused", name, f"becomes one {op}")
                 report.count("fused")
                 return
-        except Refusal as refusal:
+        except Refused as refusal:
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
         scan_to_while(module, graph, node)
         why = _WITHOUT_STATE if not scan.states else "" if scan.fusion is None else f": form={wish}"
@@ -98,7 +98,7 @@ class ChooseForm(Pass):
     def _check_unrollable(self, scan: Scan) -> None:
         trip = known_trip_count(scan)
         if trip is None or trip < 1:
-            raise Refusal(
+            raise Refused(
                 "form-unroll-unknown",
                 "cannot be unrolled: the number of steps is not a constant"
                 if trip is None
@@ -106,7 +106,7 @@ class ChooseForm(Pass):
                 "Give the time dimension of the input a fixed size.",
             )
         if trip > self.max_trip:
-            raise Refusal(
+            raise Refused(
                 "form-unroll-long",
                 f"would be unrolled into {trip} steps, more than max_trip={self.max_trip}",
                 "Raise max_trip of choose-form.",
@@ -117,10 +117,10 @@ def _check_fusable(graph: Graph, node: Node, scan: Scan) -> str:
     """Name of the fused op.
 
     Raises:
-        Refusal: there is none, or something reads what it does not give.
+        Refused: there is none, or something reads what it does not give.
     """
     if scan.fusion is None:
-        raise Refusal(
+        raise Refused(
             "form-fused-unknown",
             "cannot be fused: no fused op was recognised in it",
             "The remarks of the recognising passes say what differs.",
@@ -128,7 +128,7 @@ def _check_fusable(graph: Graph, node: Node, scan: Scan) -> str:
     for at, name in enumerate(scan.fusion.results):
         readers = graph.uses(Port(node, at))
         if name is None and readers:
-            raise Refusal(
+            raise Refused(
                 "form-fused-result",
                 f"cannot be fused: '{readers[0].node.name}' reads result {at}, which "
                 f"{scan.fusion.op} does not give",

@@ -20,7 +20,7 @@ from hintc.graphdef.shapes import infer_shapes, shapes_remembered
 from hintc.ir import DType, Function, Graph, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
-from hintc.remark import PassReport, Refusal
+from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.analysis.values import dimension_of, known_int, source_of, sweep
 from hintc_passes.cells.block_ops import LSTM_RESULTS, LstmOptions, gru_step, lstm_step
@@ -50,7 +50,7 @@ class ExpandBlockCells(Pass):
                 name, op = node.name, node.op
                 try:
                     _expand(module, graph, node)
-                except Refusal as refusal:
+                except Refused as refusal:
                     report.refused(refusal.code, name, refusal.reason, refusal.remedy)
                     continue
                 report.count("expanded")
@@ -61,7 +61,7 @@ class ExpandBlockCells(Pass):
 def _expand(module: Module, graph: Graph, node: Node) -> None:
     values = dict(zip(_OPERANDS[node.op], node.operands, strict=True))
     if dtype_of(values["x"]) is not DType.FLOAT:
-        raise Refusal(
+        raise Refused(
             "block-type", f"the {node.op} computes in another type than float32", "Use float32."
         )
     trip = _trip_count(module, graph, node, values) if "seq_len_max" in values else None
@@ -104,7 +104,7 @@ def _trip_count(module: Module, graph: Graph, node: Node, values: dict[str, Port
     """The number of steps, -1 where it is the input's length at run time.
 
     Raises:
-        Refusal: the op may stop before the end of its input.
+        Refused: the op may stop before the end of its input.
     """
     x, given = source_of(values["x"]), source_of(values["seq_len_max"])
     dims = infer_shapes(module, graph, [x])[x].dims
@@ -114,7 +114,7 @@ def _trip_count(module: Module, graph: Graph, node: Node, values: dict[str, Port
     length = source_of(given.node.operands[0]) if given.node.op == "Cast" else given
     if dimension_of(length) == (x, 0):
         return steps
-    raise Refusal(
+    raise Refused(
         "block-length",
         f"the {node.op} may stop before the end of its input",
         "Give the time dimension a fixed size and seq_len_max the same.",

@@ -18,7 +18,7 @@ from hintc.call_graph import CONTROL_FLOW_V1, Effects, needed_graphs
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
-from hintc.remark import PassReport, Refusal
+from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.frames.array_flow import ARRAY, ARRAY_OPS
 from hintc_passes.frames.if_building import build_ifs
@@ -63,7 +63,7 @@ def _functionalise(module: Module, graph: Graph, report: PassReport) -> None:
     for construct in regions.constructs():
         try:
             built += _build(module, regions, construct, effects)
-        except Refusal as refusal:
+        except Refused as refusal:
             report.refused(refusal.code, construct.name, refusal.reason, refusal.remedy)
             _keep_outer(construct)
     forget_colocations(graph)
@@ -84,6 +84,6 @@ def _keep_outer(construct: Construct) -> None:
     """What holds something of control flow v1 cannot be a function."""
     outer = construct.parent.construct
     if outer is not None and outer.trouble is None:
-        outer.trouble = Refusal(
+        outer.trouble = Refused(
             "frame-holds-refused", f"'{construct.name}' inside stays control flow v1"
         )

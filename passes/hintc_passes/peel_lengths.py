@@ -24,7 +24,7 @@ from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, Sha
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
-from hintc.remark import PassReport, Refusal
+from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.analysis.values import is_zeros
 from hintc_passes.scans.final_rows import enters_product
@@ -65,7 +65,7 @@ class PeelLengths(Pass):
         name, body = node.name, Scan.of(node).body
         try:
             _Peeling(module, graph, node, step, freeze).run()
-        except Refusal as refusal:
+        except Refused as refusal:
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
             return
         bodies[body] = None
@@ -93,7 +93,7 @@ class _Peeling:
         shapes = infer_shapes(self._module, self._graph, given)
         lengths = shapes[self._outer[self._freeze.lengths]]
         if lengths.rank != 1:
-            raise Refusal("lengths-rank", "the sequence lengths are not provably one per row")
+            raise Refused("lengths-rank", "the sequence lengths are not provably one per row")
         rows = [Shape(s.dims[1:] if s.dims else None) for s in (shapes[x] for x in scan.xs)]
         args = [Shape(()), *rows, *(shapes[p] for p in (*scan.states, *scan.invariants))]
         results = infer_results(self._module, self._step.graph, args)
@@ -111,7 +111,7 @@ class _Peeling:
             rest = result.dims[1:] if result.dims and result.rank == rank else (-1,)
             dims = found[new].dims
             if -1 in rest or not dims or dims[1:] != rest:
-                raise Refusal(
+                raise Refused(
                     "lengths-rank",
                     "a where() on the sequence lengths may broadcast what it chooses from",
                     "Give the model's inputs static shapes but for batch and time.",
@@ -130,7 +130,7 @@ class _Peeling:
                 rows = [len(news)]
             if not rows:
                 reader = self._graph.uses(Port(self._node, at))[0].node
-                raise Refusal(
+                raise Refused(
                     "lengths-final-state",
                     f"keeps its sequence lengths inside: '{reader.name}' reads the final value of "
                     f"state {at}, which is not an output of each step",
@@ -141,12 +141,12 @@ class _Peeling:
 
     def _check(self) -> None:
         if any((*self._scan.reverse_xs, *self._scan.reverse_ys)):
-            raise Refusal("lengths-reversed", "reads or writes backwards in time")
+            raise Refused("lengths-reversed", "reads or writes backwards in time")
         for _, beyond in self._freeze.ys:
             if not is_zeros(self._outer.get(beyond, beyond)):
-                raise Refusal("lengths-not-zero", "outputs beyond the length are not provably zero")
+                raise Refused("lengths-not-zero", "outputs beyond the length are not provably zero")
         if any(rank is None or rank < 1 for rank in self._ranks):
-            raise Refusal("lengths-rank", "the rank of a state or output is not known")
+            raise Refused("lengths-rank", "the rank of a state or output is not known")
 
     def run(self) -> None:
         graph, node, name = self._graph, self._node, self._node.name

@@ -21,7 +21,7 @@ from hintc.errors import VerifyError
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
-from hintc.remark import PassReport, Refusal
+from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.loops.inner_constants import put_constants_inside
 from hintc_passes.loops.raising import raise_loop
@@ -50,7 +50,7 @@ class RaiseLoops(Pass):
         name = node.name
         try:
             raise_loop(module, graph, node)
-        except Refusal as refusal:
+        except Refused as refusal:
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
         except VerifyError as error:  # a polymorphic body, say
             report.refused("loop-types", name, f"the loop's types are not known: {error}")

@@ -26,7 +26,7 @@ from hintc.graphdef.shapes import shapes_remembered
 from hintc.hints.protocol import called_function, record_of
 from hintc.ir import Graph, Module, Node, Port
 from hintc.registry import register
-from hintc.remark import PassReport, Refusal
+from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.analysis.values import sweep
 from hintc_passes.chains.chains import FailedChain, FoundChain, Unrolled
@@ -74,7 +74,7 @@ class RerollChains(Pass):
             return
         try:
             roll(module, graph, node, function, record.function)
-        except Refusal as refusal:
+        except Refused as refusal:
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
             return
         rolled[function.name] = None
@@ -90,7 +90,7 @@ def _reroll_unhinted(module: Module, graph: Graph, report: PassReport) -> None:
     """
     if not any(node.op in ELEMENT_OPS for node in graph) or _has_frames(graph):
         return
-    kept: dict[str, Refusal] = {}
+    kept: dict[str, Refused] = {}
     rolled: set[Port] = set()
     done: set[Node] = set()
     while True:
@@ -113,9 +113,9 @@ def _replace_all(
     chains: Iterable[FoundChain | FailedChain],
     report: PassReport,
     done: set[Node],
-) -> tuple[list[tuple[FoundChain | FailedChain, Refusal]], set[Port]]:
+) -> tuple[list[tuple[FoundChain | FailedChain, Refused]], set[Port]]:
     """What is refused, and the sequences of what is not."""
-    refused: list[tuple[FoundChain | FailedChain, Refusal]] = []
+    refused: list[tuple[FoundChain | FailedChain, Refused]] = []
     rolled: set[Port] = set()
     for chain in chains:
         if isinstance(chain, FailedChain):
@@ -126,7 +126,7 @@ def _replace_all(
         done.add(chain.node)
         try:
             scan = chain.replace(module)
-        except Refusal as refusal:
+        except Refused as refusal:
             refused.append((chain, refusal))
             continue
         report.count("re-rolled")

@@ -20,7 +20,7 @@ from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import DType, Graph, Module, Port
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
-from hintc.remark import PassReport, Refusal
+from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.analysis.values import sweep
 from hintc_passes.loops.bounds import Bounds, upper_bounds
@@ -52,11 +52,11 @@ class UnrollWhile(Pass):
     def _unroll(self, module: Module, graph: Graph, name: str, report: PassReport) -> None:
         try:
             loop = WhileLoop.of(module, graph, graph[name])
-        except (Refusal, VerifyError):
+        except (Refused, VerifyError):
             return
         try:
             trip = _steps(loop)
-        except Refusal:
+        except Refused:
             return
         finally:
             sweep(graph, loop.hoisted)
@@ -79,7 +79,7 @@ def _steps(loop: WhileLoop) -> int | None:
     """The number of steps, if it is a constant.
 
     Raises:
-        Refusal: the loop stops by data.
+        Refused: the loop stops by data.
     """
     limits = upper_bounds(loop.cond.results[0].operands[0], loop.form, lambda port: None)
     bounds = Bounds(limits, loop.sizes)

@@ -12,7 +12,7 @@ from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import DType, Graph, Module, Node, Port, Scan, Tensor
 from hintc.ir.opdefs import is_stateful
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.analysis.merging import merge_equal
 from hintc_passes.analysis.values import known_int
 from hintc_passes.chains.lanes import NEVER, Chain, Kind, Lane, Lockstep
@@ -123,7 +123,7 @@ class Unrolled:
             joined = _join(chain)
             chain = _core(chain, masks)
             _check(chain)
-        except Refusal as refusal:
+        except Refused as refusal:
             raise _DiffersError(FailedChain(a_value(roots[0]).node, refusal)) from None
         # what only passes on the elements of the sequence is no recurrence
         if all(chain.lanes[lane] is Kind.ELEMENT for lane in chain.following.values()):
@@ -136,7 +136,7 @@ class FailedChain:
     """Steps that look alike, and what differs."""
 
     node: Node
-    refusal: Refusal
+    refusal: Refused
     tensors: frozenset[Port] = frozenset()
     """That have the elements which the steps take turns with."""
 
@@ -190,14 +190,14 @@ def _check(chain: Chain) -> None:
             if node is None:
                 continue
             if is_stateful(node) or node.op in CONTROL_FLOW_V1 or node.controls:
-                raise Refusal(
+                raise Refused(
                     "chain-side-effects",
                     f"the {node.op} '{node.name}' must run once a step, or at a certain time",
                     "Remove it from the steps before conversion.",
                 )
     for lane, following in chain.following.items():
         if lane in chain.following.values() or following not in chain.lanes:
-            raise Refusal("chain-order", f"'{a_value(following)}' is carried on unchanged")
+            raise Refused("chain-order", f"'{a_value(following)}' is carried on unchanged")
 
 
 class FoundChain:
@@ -231,7 +231,7 @@ class FoundChain:
         """Put a Scan in its place.
 
         Raises:
-            Refusal: a state changes its shape, or depends on the chain; nothing was changed.
+            Refused: a state changes its shape, or depends on the chain; nothing was changed.
         """
         self._check_states(module)
         chain, graph = self._chain, self.graph
@@ -322,7 +322,7 @@ class FoundChain:
         pairs = [(a_value(s), a_value(self._chain.following[s])) for s in self._states]
         for first, _ in pairs:
             if self._depends(first):
-                raise Refusal(
+                raise Refused(
                     "chain-order", f"the initial state '{first}' depends on the first step"
                 )
         now = self._unrolled.now
@@ -331,7 +331,7 @@ class FoundChain:
         for at, (first, following) in enumerate(pairs):
             check_kept(at, shapes[first], shapes[following])
             if shapes[first].rank is None or shapes[following].rank is None:
-                raise Refusal(
+                raise Refused(
                     "state-changes-shape",
                     f"the shape of state {at} is not known",
                     "Give the model's inputs static shapes but for the batch.",

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hintc.ir import DType, Graph, Node, Port
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.analysis.merging import attributes_key
 from hintc_passes.analysis.products import PRODUCTS
 from hintc_passes.analysis.values import known_scalar
@@ -118,7 +118,7 @@ class Lockstep:
         It is carried if it continues a lane that is known; so such lanes are settled last.
 
         Raises:
-            Refusal: two steps differ, or depend on each other in a way that no recurrence has.
+            Refused: two steps differ, or depend on each other in a way that no recurrence has.
         """
         pending, lagging = list(reversed(outputs)), deque[Lane]()
         while pending or lagging:
@@ -173,7 +173,7 @@ class Lockstep:
         if all(port == known[0] for port in known):
             if self.step(known[0]) == NEVER:
                 return Kind.FIXED
-            raise Refusal(
+            raise Refused(
                 "chain-order",
                 f"every step reads '{known[0]}', which one of the steps computes",
                 _ONE_BEFORE,
@@ -190,7 +190,7 @@ class Lockstep:
                 return None
             return Kind.COMPUTED if _alike(known) else Kind.CARRIED
         k = next((k for k, s in enumerate(steps) if s not in (k, k - 1)), 0)
-        raise Refusal(
+        raise Refused(
             "chain-order",
             f"step {k} reads '{known[k]}' where step 0 reads '{known[0]}', and it is no value of "
             "its own or of the step before",
@@ -216,7 +216,7 @@ class Lockstep:
                     else f"step {k} has the {node.op} '{node.name}' where step 0 has the "
                     f"{first.op} '{first.name}'"
                 )
-                raise Refusal(
+                raise Refused(
                     "chain-differs",
                     what,
                     "Only steps that compute the same can become one recurrence.",

@@ -11,7 +11,7 @@ from hintc.graft import graft
 from hintc.graphdef.emit import Emitter
 from hintc.ir import Function, Graph, Module, Node, Port, Scan, producers
 from hintc.ir.opdefs import is_stateful
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.analysis.merging import merge_equal
 from hintc_passes.chains.lanes import Chain, Kind, Lane, Lockstep, steps_in
 from hintc_passes.chains.step_function import step_function
@@ -36,7 +36,7 @@ def roll(module: Module, graph: Graph, call: Node, function: Function, hint: str
     """Replace a call by the Scan that its body, an unrolled chain, is.
 
     Raises:
-        Refusal: the body is no such chain; nothing was changed.
+        Refused: the body is no such chain; nothing was changed.
     """
     return _Rolling(module, graph, call, function, hint).run()
 
@@ -61,7 +61,7 @@ class _Rolling:
         self._trip = trip_count_of(self._body)
         effects = [n for n in self._body if is_stateful(n) and not n.op.startswith("_")]
         if effects:
-            raise Refusal(
+            raise Refused(
                 "chain-side-effects",
                 f"the {effects[0].op} '{effects[0].name}' must run once a step",
                 "Remove it from the steps before conversion.",
@@ -77,7 +77,7 @@ class _Rolling:
     # -- reading the chain -------------------------------------------------------------------
 
     def _read(self) -> tuple[list[_Sequence], Chain, Lockstep]:
-        refusal: Refusal | None = None
+        refusal: Refused | None = None
         for backwards in (False, True):
             xs = self._inputs(backwards)
             elements = [x.lane for x in xs]
@@ -86,7 +86,7 @@ class _Rolling:
             try:
                 lanes = [y.lane for y in self._outputs(lockstep)]
                 return xs, lockstep.run(lanes), lockstep
-            except Refusal as found:
+            except Refused as found:
                 refusal = refusal or found
         assert refusal is not None
         raise refusal
@@ -101,7 +101,7 @@ class _Rolling:
                 tensor = self._merged(node.operands[0])
                 found.append(_Sequence(tensor, lane[::-1] if backwards else lane, backwards))
         if not found:
-            raise Refusal(
+            raise Refused(
                 "chain-without-input",
                 "the steps do not take turns with an unpacked sequence",
                 "Feed each step an element of tf.unstack.",
@@ -177,7 +177,7 @@ class _Rolling:
                 return "last", at, port
         if self._lockstep.step(port) <= 0:
             return "outside", 0, port
-        raise Refusal(
+        raise Refused(
             "chain-result",
             f"the result '{port}' is neither an output of every step nor a state",
             "Return what each step gives, or the last state; compute the rest outside the cell.",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from hintc.ir import Node
 from hintc.ir.opdefs import is_stateful
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.analysis.noise import dropout_of
 from hintc_passes.analysis.products import PRODUCTS
 from hintc_passes.chains.positions import Domain, Positions
@@ -18,7 +18,7 @@ from hintc_passes.chains.positions import Domain, Positions
 _BRANCHES = ("If", "StatelessIf")
 
 
-def unmatched(positions: Positions, domain: Domain) -> tuple[Node, Refusal] | None:
+def unmatched(positions: Positions, domain: Domain) -> tuple[Node, Refused] | None:
     """The first such node of a domain, and why its steps stay; None if there is no recurrence.
 
     Args:
@@ -43,23 +43,23 @@ def unmatched(positions: Positions, domain: Domain) -> tuple[Node, Refusal] | No
     return None
 
 
-def _reason(trip: int, nodes: Sequence[Node]) -> Refusal:
+def _reason(trip: int, nodes: Sequence[Node]) -> Refused:
     looks = f"looks like {trip} steps of a recurrence, but"
     branch = next((n for n in nodes if n.op in _BRANCHES), None)
     if branch is not None:
-        return Refusal(
+        return Refused(
             "chain-unmatched",
             f"{looks} they run under conditions, '{branch.name}' for one",
             "With sequence lengths use dynamic_rnn instead of static_rnn.",
         )
     effect = next((n for n in nodes if is_stateful(n)), None)
     if effect is not None and dropout_of(effect) is not None:
-        return Refusal(
+        return Refused(
             "chain-unmatched",
             f"{looks} each draws new noise for a dropout, '{effect.name}' for one",
             "Export the model for inference (keep_prob 1, rate 0, training=False).",
         )
-    return Refusal(
+    return Refused(
         "chain-unmatched",
         f"{looks} which values each step passes on to the next could not be told",
         "A loop over time (dynamic_rnn, unroll=False) leaves no doubt.",

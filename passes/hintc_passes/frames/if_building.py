@@ -12,7 +12,7 @@ from hintc.graphdef.emit import Emitter
 from hintc.ir import Function, FunctionRef, Module, Node, Port
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.analysis.values import source_of
 from hintc_passes.frames.region_function import Inside, nodes_inside, region_function
 from hintc_passes.frames.regions import Condition, Regions
@@ -34,7 +34,7 @@ def build_ifs(
     """Replace a condition by one If, or StatelessIf, for each level of its Merges.
 
     Raises:
-        Refusal: a branch cannot be a function; nothing was changed.
+        Refused: a branch cannot be a function; nothing was changed.
     """
     return _Building(module, regions, condition, effects).run()
 
@@ -92,20 +92,20 @@ class _Building:
         """Nothing is run twice, and nothing is lost.
 
         Raises:
-            Refusal: something would be.
+            Refused: something would be.
         """
         used: set[Node] = set()
         for group in self._groups:
             inside = {n for part in group.insides for n in part.nodes}
             for node in inside & used:
                 if is_stateful(node):
-                    raise Refusal(
+                    raise Refused(
                         "branch-shared", f"'{node.name}' serves conditions that need each other"
                     )
             used |= inside
         for node in self._condition.members:
             if node not in used and not self._graph.is_used(node) and not self._is_idle(node):
-                raise Refusal("branch-open", f"what '{node.name}' gives reaches no Merge")
+                raise Refused("branch-open", f"what '{node.name}' gives reaches no Merge")
         merges = [m for group in self._groups for m in group.merges]
         self._doomed = [*self._condition.members, *self._switches, *merges]
         check_closed(self._graph, self._doomed, merges)

@@ -10,7 +10,7 @@ from hintc.graft import graft
 from hintc.ir import Function, Module, Node, Port
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
-from hintc.remark import Refusal
+from hintc.remark import Refused
 
 _FAMILIES = ("TensorArray", "Stack")
 """Resources that live as long as one run of a graph."""
@@ -56,7 +56,7 @@ def nodes_inside(
         ends: what is waited for beside the values.
 
     Raises:
-        Refusal: an operation cannot be in a function.
+        Refused: an operation cannot be in a function.
     """
     starts = [p.node for p in results if is_inside(p)]
     ends = [node for node in ends if is_inside(Port(node))]
@@ -83,9 +83,9 @@ def nodes_inside(
 
 def _check(node: Node) -> None:
     if node.op in CONTROL_FLOW_V1:
-        raise Refusal("frame-malformed", f"{node.op} '{node.name}' inside is of no loop inside")
+        raise Refused("frame-malformed", f"{node.op} '{node.name}' inside is of no loop inside")
     if node.op.startswith(_FAMILIES) and is_stateful(node):
-        raise Refusal(
+        raise Refused(
             "frame-resource",
             f"{node.op} '{node.name}' inside works on a resource that has no functional form",
             "Use TensorArray in the ways of tf.while_loop: read, write, stack, unstack.",

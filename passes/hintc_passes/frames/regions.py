@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from hintc.call_graph import Effects
 from hintc.ir import RESULT, Graph, Node, Port
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.analysis.values import source_of
 
 _NEXT = ("NextIteration", "RefNextIteration")
@@ -33,7 +33,7 @@ class Construct:
 
     def __init__(self, parent: Region) -> None:
         self.parent = parent
-        self.trouble: Refusal | None = None
+        self.trouble: Refused | None = None
         self.members: dict[Node, None] = {}
 
     @property
@@ -44,7 +44,7 @@ class Construct:
     def blame(self, node: Node, reason: str, code: str = "frame-malformed") -> None:
         """Note that the construct stays, unless that is known already."""
         if self.trouble is None:
-            self.trouble = Refusal(code, f"'{node.name}' {reason}", _REMEDY)
+            self.trouble = Refused(code, f"'{node.name}' {reason}", _REMEDY)
 
 
 class Region:

@@ -8,7 +8,7 @@ from hintc.graft import COLOCATION, colocated_with, rename_colocations
 from hintc.ir import ARG, AttributeValue, Graph, Node, Port
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.frames.regions import Construct, Regions
 
 _KEPT = (ARG, "Placeholder", "PlaceholderWithDefault")
@@ -18,13 +18,13 @@ def check_closed(graph: Graph, doomed: Iterable[Node], ends: Iterable[Node]) -> 
     """Check that of nodes that are to go, only `ends` are read by others.
 
     Raises:
-        Refusal: another one is read as well.
+        Refused: another one is read as well.
     """
     inside, free = set(doomed), set(ends)
     for node in inside - free:
         for reader in (*(use.node for use in graph.uses(node)), *graph.control_uses(node)):
             if reader not in inside:
-                raise Refusal(
+                raise Refused(
                     "frame-malformed", f"'{reader.name}' outside reads '{node.name}' inside"
                 )
 

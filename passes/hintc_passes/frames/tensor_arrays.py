@@ -11,7 +11,7 @@ import numpy as np
 
 from hintc.graphdef.emit import known_array
 from hintc.ir import AttributeValue, DType, Node, Port, Shape, Tensor
-from hintc.remark import PassReport, Refusal
+from hintc.remark import PassReport, Refused
 from hintc_passes.analysis.dimensions import first_dimension
 from hintc_passes.analysis.values import dimension_of, known_int, source_of
 from hintc_passes.frames.array_flow import Array, find_arrays
@@ -22,7 +22,7 @@ _READ, _SIZE, _CLOSE = "TensorArrayReadV3", "TensorArraySizeV3", "TensorArrayClo
 _REMEDY = "Use the array as loops do: read, write, stack, unstack, each on the latest version."
 
 
-def replace_arrays(regions: Regions, report: PassReport) -> Iterator[tuple[str, Refusal]]:
+def replace_arrays(regions: Regions, report: PassReport) -> Iterator[tuple[str, Refused]]:
     """Replace every TensorArray that can be; counts ``arrays``.
 
     Returns:
@@ -31,7 +31,7 @@ def replace_arrays(regions: Regions, report: PassReport) -> Iterator[tuple[str, 
     lengths: dict[Node, int] = {}
     for array in find_arrays(regions):
         if array.trouble is not None:
-            yield array.node.name, Refusal("tensor-array", array.trouble, _REMEDY)
+            yield array.node.name, Refused("tensor-array", array.trouble, _REMEDY)
         elif not _is_in_trouble(regions, array):
             _Replacing(regions, array, lengths).run()
             report.count("arrays")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hintc.call_graph import Effects
 from hintc.ir import FunctionRef, Module, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.frames.region_function import Inside, nodes_inside, region_function
 from hintc_passes.frames.regions import Loop, Regions
 from hintc_passes.frames.replacing import check_closed, take_over
@@ -19,7 +19,7 @@ def build_while(module: Module, regions: Regions, loop: Loop, effects: Effects) 
     Its variables are those of the frame, then the values that enter it and never change.
 
     Raises:
-        Refusal: the loop cannot be a function; nothing was changed.
+        Refused: the loop cannot be a function; nothing was changed.
     """
     return _Building(module, regions, loop, effects).run()
 
@@ -34,7 +34,7 @@ class _Building:
         self._nexts = [loop.variables[m][1].operands[0] for m in self._merges]
         for port in (*self._firsts, *(e.operands[0] for e in self._enters)):
             if dtype_of(port).is_ref:
-                raise Refusal(
+                raise Refused(
                     "frame-malformed", f"the loop reads the reference '{port}'", "Freeze the graph."
                 )
         self._check_controls()
@@ -52,10 +52,10 @@ class _Building:
         return nodes_inside(results, self._is_inside, owns, effects, waits)
 
     def _check_controls(self) -> None:
-        """Raises a Refusal where a variable waits for a side effect."""
+        """Raises a Refused where a variable waits for a side effect."""
         for node in (*self._loop.variables, *self._loop.switches):
             if any(control in self._regions.acting for control in node.controls):
-                raise Refusal("frame-malformed", f"'{node.name}' waits for a side effect")
+                raise Refused("frame-malformed", f"'{node.name}' waits for a side effect")
 
     def _is_inside(self, port: Port) -> bool:
         """False for variables of the loop and values that enter it."""

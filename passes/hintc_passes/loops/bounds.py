@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from hintc.ir import Port, Shape
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.analysis.dimensions import dimension
 from hintc_passes.analysis.values import dimension_of, source_of
 from hintc_passes.loops.linear import STEP, Atom, Linear, linear
@@ -72,7 +72,7 @@ def upper_bounds(
         until: the number of steps for which a condition holds that compares no numbers.
 
     Raises:
-        Refusal: the condition is not a conjunction of bounds for something that counts.
+        Refused: the condition is not a conjunction of bounds for something that counts.
     """
     node = source_of(condition).node
     if node.op == "LogicalAnd":
@@ -90,7 +90,7 @@ def upper_bounds(
     steps = until(source_of(condition))
     if steps is not None:
         return [steps]
-    raise Refusal(
+    raise Refused(
         "loop-condition",
         f"the loop goes on while a {node.op} holds that is not index < bound",
         _REMEDY,

@@ -11,7 +11,7 @@ from hintc.graphdef.emit import Emitter, known_array
 from hintc.graphdef.loop_builder import reads_last
 from hintc.ir import DType, Graph, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.analysis.values import is_zeros, known_int, source_of
 from hintc_passes.loops.trip_count import TripCount
 from hintc_passes.loops.while_loop import Variable
@@ -40,7 +40,7 @@ class LastRow:
         """How to read the row off a Scan.
 
         Raises:
-            Refusal: the loop may make no step, and what the row is then cannot be told.
+            Refused: the loop may make no step, and what the row is then cannot be told.
         """
         row = source_of(variable.items[0].operands[2])
         same = next((k for k, state in enumerate(states) if state.next == row), None)
@@ -48,7 +48,7 @@ class LastRow:
             return cls(variable, same, None)
         try:
             blank = _element_shape(variable)
-        except Refusal:
+        except Refused:
             if same is None or not is_zeros(states[same].first):
                 raise
             return cls(variable, same, None)
@@ -106,7 +106,7 @@ def _element_shape(variable: Variable) -> tuple[int, ...] | None:
     """The shape of the list's elements as its readers see it; None if it is not defined.
 
     Raises:
-        Refusal: it is computed, or differs from reader to reader.
+        Refused: it is computed, or differs from reader to reader.
     """
     reserve = source_of(variable.first).node
     found = {_merged([reserve.operands[0], end.operands[1]]) for end in variable.ends}
@@ -122,7 +122,7 @@ def _merged(shapes: Sequence[Port]) -> tuple[int, ...] | None:
     for port in shapes:
         array = known_array(port)
         if array is None:
-            raise Refusal(
+            raise Refused(
                 "loop-list",
                 f"the loop may make no step, and the shape '{port.node.name}' of the row that it "
                 "would leave unwritten is computed",
@@ -137,8 +137,8 @@ def _merged(shapes: Sequence[Port]) -> tuple[int, ...] | None:
     return result
 
 
-def _unclear(variable: Variable) -> Refusal:
-    return Refusal(
+def _unclear(variable: Variable) -> Refused:
+    return Refused(
         "loop-list",
         f"the loop may make no step, and the row that loop variable {variable.at} would leave "
         "unwritten is read in different shapes",

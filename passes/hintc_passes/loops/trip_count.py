@@ -8,7 +8,7 @@ import numpy as np
 
 from hintc.graphdef.emit import Emitter, known_array
 from hintc.ir import Port
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.analysis.values import is_zeros, known_int, readers, source_of
 from hintc_passes.loops.bounds import Bounds
 from hintc_passes.loops.linear import Linear
@@ -33,7 +33,7 @@ class TripCount:
         form: the trip count in terms of values outside the loop; negative means no steps.
 
     Raises:
-        Refusal: the count is not known before the loop starts.
+        Refused: the count is not known before the loop starts.
     """
 
     def __init__(self, loop: WhileLoop, limits: Sequence[Linear]) -> None:
@@ -41,7 +41,7 @@ class TripCount:
         bounds = Bounds(limits, loop.sizes)
         least = bounds.least()
         if least is None:
-            raise Refusal(
+            raise Refused(
                 "loop-length",
                 "the loop has several bounds, and it is not clear which is the least",
                 "Give the time dimension a fixed size, or loop up to one bound only.",
@@ -56,7 +56,7 @@ class TripCount:
         """The length of an output list if it may be longer than the loop runs, else None.
 
         Raises:
-            Refusal: the list grows in a way that is not followed.
+            Refused: the list grows in a way that is not followed.
         """
         length = source_of(variable.first).node.operands[1]
         if self._loop.sizes.form(length) == self.form:
@@ -112,18 +112,18 @@ class TripCount:
         if lengths is None:
             raise _computed()
         if any(v.ends for v in self._loop.with_role(Role.LAST_LIST)):
-            raise Refusal(
+            raise Refused(
                 "loop-length", "the loop may stop early, and the row it wrote last is read"
             )
         for variable in self._loop.with_role(Role.COUNTER):
             if readers(self._loop.graph, Port(self._loop.node, variable.at)):
-                raise Refusal(
+                raise Refused(
                     "loop-length",
                     "the loop may stop early, and the number of steps it made is read",
                 )
         for variable in self._loop.with_role(Role.STATE):
             if not self._keeps(variable.next, lengths, variable):
-                raise Refusal(
+                raise Refused(
                     "loop-length",
                     f"the loop may stop early, and state {variable.at} would change beyond the "
                     "longest sequence",
@@ -131,7 +131,7 @@ class TripCount:
         for variable in self._loop.with_role(Role.WRITE_LIST):
             row = variable.items[0].operands[2]
             if variable.ends and not self._keeps(row, lengths, None):
-                raise Refusal(
+                raise Refused(
                     "loop-length",
                     "the loop may stop early, and the rows it would write beyond the longest "
                     "sequence are not provably zero",
@@ -159,8 +159,8 @@ class TripCount:
         return None
 
 
-def _computed() -> Refusal:
-    return Refusal("loop-length", "the loop also stops at a bound that is computed from data")
+def _computed() -> Refused:
+    return Refused("loop-length", "the loop also stops at a bound that is computed from data")
 
 
 def _lengths_of(maximum: Port) -> Port | None:

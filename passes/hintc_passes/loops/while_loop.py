@@ -11,7 +11,7 @@ from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port, Shape, producers
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
-from hintc.remark import Refusal
+from hintc.remark import Refused
 from hintc_passes.analysis.noise import RANDOM, dropout_of
 from hintc_passes.analysis.values import known_int, readers, source_of
 from hintc_passes.loops.bounds import Sizes
@@ -96,7 +96,7 @@ class WhileLoop:
         """Read a loop and give its variables roles, but for lists: see `give_list_roles`.
 
         Raises:
-            Refusal: a step has side effects.
+            Refused: a step has side effects.
         """
         cond, body = (_function(module, node, key) for key in ("cond", "body"))
         effects = [n for n in body if is_stateful(n) and not n.op.startswith("_")]
@@ -119,7 +119,7 @@ class WhileLoop:
         """Tell apart which lists are read and which are written.
 
         Raises:
-            Refusal: a TensorList or resource is used in a way that no Scan has.
+            Refused: a TensorList or resource is used in a way that no Scan has.
         """
         for variable in self.variables:
             if variable.arg.node.attributes.get("T") is DType.VARIANT:
@@ -249,11 +249,11 @@ def _stated(node: Node, found: Mapping[Port, Shape]) -> dict[Port, Shape]:
 def _function(module: Module, node: Node, key: str) -> Graph:
     ref = node.attributes.get(key)
     if not isinstance(ref, FunctionRef):
-        raise Refusal("loop-without-body", f"the loop has no attribute '{key}'")
+        raise Refused("loop-without-body", f"the loop has no attribute '{key}'")
     return module.function(ref.name, node=node).graph
 
 
-def _effect(culprit: Node) -> Refusal:
+def _effect(culprit: Node) -> Refused:
     """Why an operation keeps its loop from becoming a Scan."""
     dropout = dropout_of(culprit)
     reason = f"the {culprit.op} '{culprit.name}' in the loop must run once a step"
@@ -264,12 +264,12 @@ def _effect(culprit: Node) -> Refusal:
     elif culprit.op in RANDOM:
         reason = f"the {culprit.op} '{culprit.name}' in the loop draws new numbers in each step"
         remedy = "Draw the numbers of all steps before the loop, or leave the noise out."
-    return Refusal("loop-has-side-effects", reason, remedy)
+    return Refused("loop-has-side-effects", reason, remedy)
 
 
-def bad_list(variable: Variable, why: str) -> Refusal:
+def bad_list(variable: Variable, why: str) -> Refused:
     """Why a list of the loop is none of a Scan."""
-    return Refusal(
+    return Refused(
         "loop-list",
         f"loop variable {variable.at} ('{variable.arg.node.name}') is a TensorList that is not "
         f"read or written once a step at the step's index: {why}",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from hintc.ir import Shape
-from hintc.remark import Refusal
+from hintc.remark import Refused
 
 
 def check_kept(at: int, first: Shape, following: Shape) -> None:
     """Refuse a state whose shape a step changes: number `at`, its shapes before and after.
 
     Raises:
-        Refusal: it does.
+        Refused: it does.
     """
     if not _is_kept(first, following):
-        raise Refusal(
+        raise Refused(
             "state-changes-shape",
             f"state {at} starts as {first} and continues as {following}",
             "Give the initial state the shape that the loop's steps give it; to collect rows, "
