@@ -25,7 +25,7 @@ def understand(module: Module, loop: WhileLoop) -> list[Linear]:
     """Give all variables of a loop their roles; the numbers of steps that it may not exceed.
 
     Raises:
-        Refusal: something in it has no place in a Scan.
+        Refused: something in it has no place in a Scan.
     """
     _find_ended(module, loop)
     condition = loop.cond.results[0].operands[0]

@@ -38,7 +38,7 @@ def raise_loop(module: Module, graph: Graph, node: Node) -> Node:
     """Replace the loop by a Scan of the same name.
 
     Raises:
-        Refusal: it is no Scan; nothing was changed but how lists are made.
+        Refused: it is no Scan; nothing was changed but how lists are made.
     """
     make_filled_lists(module, graph, node)
     loop = WhileLoop.of(module, graph, node)
