@@ -12,18 +12,25 @@ from recurrent_fronts import build
 from recurrent_models import Cell, Group, Recipe, check_seed, recipe
 
 SEEDS = range(1000, 1040)
+WRONG = ("wrong", "illegal", "too much")
 
 
 LATER: dict[str, Callable[[Recipe], bool]] = {
-    "lengths in hinted chains": lambda model: model.lengths and model.front == "hinted static",
+    "hints in conditions": lambda model: model.lengths and model.front == "hinted static",
+    "dropout in unrolled steps": lambda model: any(
+        {"dropout", "unroll"} <= set(cell.options) for group in model.groups for cell in group.cells
+    ),
 }
-"""What does not fuse yet, or not convert: such a model must only not be wrong."""
+"""What does not fuse yet, or not convert: such a model must only not be wrong.
+
+static_rnn puts each hinted step with lengths in a condition. The mask of Keras 2 is made from the
+first step's input: ones, but not provably of the shape of the other inputs."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_model(seed: int) -> None:
     model, outcome = recipe(seed), check_seed(seed)
-    assert outcome.good, (str(model), outcome)
+    assert outcome.status not in WRONG, (str(model), outcome)
     if not any(concerns(model) for concerns in LATER.values()):
         assert outcome.status == ("fused" if model.kernels else "refused"), (str(model), outcome)
 

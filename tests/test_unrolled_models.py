@@ -313,10 +313,8 @@ def dense_on_each(x: Any) -> Sequence[Any]:
     return [tf.add_n(each) @ w, tf.concat(each, 1) @ variable("v", STEPS * DEPTH, 2)]
 
 
-def test_steps_under_conditions_are_not_passed_over() -> None:
-    ((code, reason),) = said(lengths_by_conditions)
-    assert code.startswith(("chain-", "lengths-"))
-    assert "condition" in reason
+def test_steps_under_the_conditions_of_lengths_are_fused() -> None:
+    assert fused(converted(lengths_by_conditions)) == {"UNIDIRECTIONAL_SEQUENCE_LSTM": 1}
 
 
 @pytest.mark.parametrize("build", [dense_layers, dense_on_each, attention])

@@ -59,13 +59,14 @@ def check_feed_names(feeds: Feeds, source: SourceModel) -> None:
         if feed is None:
             continue
         for name in feed:
-            if name not in keys and name not in source.inputs:
+            if name not in keys and name.removesuffix(":0") not in source.inputs:
                 raise HintcError(
                     f"check feeds '{name}', which is no input",
                     remedy=did_you_mean(name, keys, "inputs"),
                 )
+        fed = {name.removesuffix(":0") for name in feed}
         for key, name in zip(keys, source.inputs, strict=True):
-            if key not in feed and name not in feed:
+            if not fed & {key, name}:
                 raise HintcError(
                     f"check does not feed the input '{key}'",
                     remedy="Give every input an array, or check=True for made-up ones.",

@@ -109,8 +109,13 @@ def _is_constant(node: Node) -> bool:
     return node.op == "Const" and isinstance(node.attributes.get("value"), Tensor)
 
 
+def _is_zero_state(port: Port) -> bool:
+    value = port.node.attributes.get("value") if port.node.op == "Const" else None
+    return not (isinstance(value, Tensor) and not value.shape.dims) and is_zeros(port)
+
+
 def _may_fold(node: Node) -> bool:
-    if node.op in ("MatMul", "Mul") and any(is_zeros(port) for port in node.operands):
+    if node.op in ("MatMul", "Mul") and any(_is_zero_state(port) for port in node.operands):
         return False  # step 0 of an unrolled recurrence: it must stay like the others
     if node.op in _NEVER or node.op.startswith(_NEVER_LIKE) or is_hint(node):
         return False

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import Module
 from hintc.ops.sequence_lstm import UNIDIRECTIONAL_SEQUENCE_LSTM, reference
 from hintc.registry import register
@@ -34,6 +35,7 @@ class FuseLstm(Pass):
 
     name: ClassVar[str] = "fuse-lstm"
 
+    @shapes_remembered()
     def run(self, module: Module) -> PassReport:
         """Annotate every Scan that is an LSTM."""
         return fuse_scans(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import Module
 from hintc.ops.sequence_rnn import UNIDIRECTIONAL_SEQUENCE_RNN, reference
 from hintc.registry import register
@@ -29,6 +30,7 @@ class FuseRnn(Pass):
 
     name: ClassVar[str] = "fuse-rnn"
 
+    @shapes_remembered()
     def run(self, module: Module) -> PassReport:
         """Annotate every Scan that is a simple recurrent layer."""
         return fuse_scans(
