@@ -29,9 +29,11 @@ from hintc.registry import register
 from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.analysis.values import sweep
-from hintc_passes.chains.chains import FailedChain, FoundChain, Unrolled
+from hintc_passes.chains.finding import FailedChain, find_chains
+from hintc_passes.chains.found_chain import FoundChain
 from hintc_passes.chains.rolling import roll, trip_count_of
 from hintc_passes.chains.sequences import ELEMENT_OPS
+from hintc_passes.chains.unrolled import Unrolled
 
 
 @register
@@ -95,7 +97,7 @@ def _reroll_unhinted(module: Module, graph: Graph, report: PassReport) -> None:
     done: set[Node] = set()
     while True:
         unrolled = Unrolled(graph)
-        chains = list(unrolled.chains())
+        chains = list(find_chains(unrolled))
         # what a chain leaves behind of its sequences is no chain of its own
         left = [c for c in chains if not (isinstance(c, FailedChain) and c.tensors & rolled)]
         refused, new = _replace_all(module, left, report, done)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,7 @@ from hintc.ir import AttributeValue, Graph, Module, Node, Port
 from hintc.ir.scan import dtype_of
 from hintc_passes.chains.lanes import Chain, Kind, Lane, Lockstep
 from hintc_passes.chains.sequences import transpose
-
-if TYPE_CHECKING:
-    from hintc_passes.chains.chains import Unrolled
+from hintc_passes.chains.unrolled import Unrolled
 
 _FEW = 2
 """So many rows are read one by one; more by one Unpack."""
