@@ -15,7 +15,8 @@ from model_check import Outcome
 
 Case = TypeVar("Case")
 CASES_A_PROCESS = 150
-"""TensorFlow's graphs are not all given back, so processes are renewed."""
+"""TensorFlow's graphs are not all given back, so processes are renewed; by us, as a pool that does
+it itself (max_tasks_per_child) hangs on Python 3.11."""
 
 
 def run_cases(
@@ -40,6 +41,14 @@ def run_cases(
 
 
 def _outcomes(
+    cases: list[Case], run: Callable[[Case], Outcome], count: int
+) -> Iterator[tuple[Case, Outcome]]:
+    block = CASES_A_PROCESS * count
+    for start in range(0, len(cases), block):
+        yield from _outcomes_of_block(cases[start : start + block], run, count)
+
+
+def _outcomes_of_block(
     cases: list[Case], run: Callable[[Case], Outcome], count: int
 ) -> Iterator[tuple[Case, Outcome]]:
     suspects: list[Case] = []
@@ -74,4 +83,4 @@ def _alone(case: Case, run: Callable[[Case], Outcome]) -> Outcome:
 
 def _pool(count: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, context, max_tasks_per_child=CASES_A_PROCESS)
+    return ProcessPoolExecutor(count, context)
