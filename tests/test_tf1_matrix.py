@@ -57,7 +57,9 @@ def feeds(batch: int) -> dict[str, Any]:
     return {"x": x.astype(np.float32)}
 
 
-@pytest.mark.xfail(reason="raw_rnn's loops are not raised yet", strict=False)
+@pytest.mark.xfail(
+    reason="a bound that is spread over the rows by And is not followed", strict=True
+)
 @pytest.mark.parametrize("version", [1, 2])
 def test_raw_rnn_with_a_provable_bound(version: int) -> None:
     model = frozen(lambda: raw_rnn(lambda time, output: time >= STEPS), feeds, control_flow=version)
