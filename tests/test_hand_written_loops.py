@@ -272,6 +272,44 @@ def test_it_converts(name: str) -> None:
                 np.testing.assert_allclose(found[output], value, rtol=0, atol=1e-5)
 
 
+def after_another(x: Any, *, backwards: tuple[bool, bool]) -> list[Any]:
+    """Two LSTMs in loops of a fixed length; the second reads what the first has written."""
+    rows, last = x, None
+    for number, is_backward in enumerate(backwards):
+        kernel = weights((DEPTH, UNITS)[number] + UNITS, 4 * UNITS, seed=number)
+
+        def cell(row: Any, h: Any, c: Any, kernel: Any = kernel) -> tuple[Any, Any]:
+            i, f, g, o = tf.split(tf.concat([row, h], 1) @ kernel, 4, 1)
+            c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+            return tf.sigmoid(o) * tf.tanh(c), c
+
+        def body(t: Any, h: Any, c: Any, out: Any, rows: Any = rows, cell: Any = cell) -> Any:
+            h, c = cell(rows[t], h, c)
+            return t - 1 if is_backward else t + 1, h, c, out.write(t, h)  # noqa: B023
+
+        first = [zeros(tf.shape(x)[1]), zeros(tf.shape(x)[1]), array(5)]
+        start, goes_on = (4, lambda t, *_: t >= 0) if is_backward else (0, lambda t, *_: t < 5)
+        _, last, _, out = tf.while_loop(goes_on, body, [tf.constant(start), *first])
+        rows = out.stack()
+    return [rows, last]
+
+
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_loop_over_what_a_backward_loop_wrote(first: bool, second: bool) -> None:
+    spec = tf.TensorSpec([5, None, DEPTH], tf.float32)
+    graph_def = traced(lambda x: after_another(x, backwards=(first, second)), x=spec)
+    converted = hintc.convert(graph_def, ["x"], ["y_0", "y_1"])
+    assert sum(converted.report.fused_ops.values()) == 2
+    for batch in (1, 3):
+        feeds = {"x": feed(batch, 5)}
+        expected = run_graph_def(graph_def, feeds, ["y_0", "y_1"])
+        for _ in range(2):
+            found = run(converted.tflite, feeds)
+            for name, value in zip(("y_0", "y_1"), expected, strict=True):
+                np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5)
+
+
 def test_where_the_rows_come_from() -> None:
     module = lift(traced(gathered_from_the_end, x=SPEC))
     assert RaiseLoops().run(module).changed

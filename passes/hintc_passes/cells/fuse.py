@@ -45,7 +45,8 @@ def fuse_scans(module: Module, kernel: Kernel) -> PassReport:
             continue
         shapes = _static_shapes(module, graph, [scan for _, scan in scans])
         widths = _static_widths([scan for _, scan in scans], shapes)
-        for node, scan in scans:
+        for node, _ in scans:
+            scan = Scan.of(node)  # an earlier one may have turned round what this one reads
             try:
                 values = _normal_form(module, scan, shapes, widths)
                 widths.update(_result_widths(node, values))
@@ -102,7 +103,7 @@ def _fuse(
     node: Node,
     scan: Scan,
     values: Sequence[Result],
-    widths: Mapping[Port, int],
+    widths: dict[Port, int],
     kernel: Kernel,
 ) -> str:
     """Annotate one Scan; returns the sentence for the remark.
@@ -119,7 +120,7 @@ def _fuse(
         raise Difference("kernel-limit", "; ".join(refusals))
     batch = _one_batch(module, node.graph, scan)
     check_step(module, scan, widths, kernel, cell, batch)
-    scan = _read_forward(module, node, scan)
+    scan = _read_forward(module, node, scan, widths)
     operands = {sequence: _input(node, scan, cell.x)}
     for slot, array in cell.weights.items():
         operands[slot] = _constant(node, slot, array)
@@ -242,8 +243,11 @@ def _symbol(kind: str, index: int, width: int | None) -> Result | None:
     return symbol(kind, index, width) if width is not None and width > 0 else None
 
 
-def _read_forward(module: Module, node: Node, scan: Scan) -> Scan:
-    """The same recurrence with its reversals outside of it: kernels only run forward."""
+def _read_forward(module: Module, node: Node, scan: Scan, widths: dict[Port, int]) -> Scan:
+    """The same recurrence with its reversals outside of it: kernels only run forward.
+
+    What is read instead of a reversed output has its columns in `widths`.
+    """
     if not any((*scan.reverse_xs, *scan.reverse_ys)):
         return scan
     xs = tuple(
@@ -255,6 +259,8 @@ def _read_forward(module: Module, node: Node, scan: Scan) -> Scan:
         readers = node.graph.uses(y) if backwards else []
         if readers:
             flipped = _reversed(node, y)
+            if y in widths:
+                widths[flipped] = widths[y]
             for use in readers:
                 node.graph.set_operand(use.node, use.slot, flipped)
     forward = replace(
