@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from hintc.ir import FunctionRef, Graph, Module, Node
-from hintc.ir.opdefs import is_stateful
+from hintc.ir.opdefs import IF_OPS, WHILE_OPS, is_stateful
 
 CONTROL_FLOW_V1 = frozenset(
     prefix + op
@@ -15,8 +15,8 @@ CONTROL_FLOW_V1 = frozenset(
 """Ops that make frames and dead branches: there a control edge also says where a node runs."""
 _BY_BODY = frozenset(
     (
-        *("Case", "For", "If", "PartitionedCall", "Scan", "StatefulPartitionedCall"),
-        *("StatelessCase", "StatelessIf", "StatelessWhile", "While"),
+        *("Case", "For", "PartitionedCall", "Scan", "StatefulPartitionedCall", "StatelessCase"),
+        *(*IF_OPS, *WHILE_OPS),
     )
 )
 _UNOBSERVED = frozenset(

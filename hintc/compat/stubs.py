@@ -20,13 +20,12 @@ from hintc.hints.protocol import (
 from hintc.hints.sequence import NotASequenceCallError, sequence_call
 from hintc.hints.stub import CellAttributes
 from hintc.ir import SCAN, Graph, Module, Scan
-from hintc.ir.opdefs import STUB_INDICES
+from hintc.ir.opdefs import STUB_INDICES, WHILE_OPS
 from hintc.pipeline import PassPipeline
 from hintc.remark import Remark, RemarkKind
 
 __all__ = ["convert_op_hints_to_stubs", "find_all_hinted_output_nodes", "is_ophint_converted"]
 
-_LOOPS = ("While", "StatelessWhile")
 _SET_ASIDE = "_hintc.set_aside."
 _RAISE = "raise-loops,split-states,peel-lengths,split-scans"
 _RECOGNISE = "fuse-lstm,fuse-rnn"
@@ -243,7 +242,7 @@ class _SetAside:
             node
             for graph in module.graphs()
             for node in graph
-            if node.op in _LOOPS and not (graph is module.graph and node.name in raised)
+            if node.op in WHILE_OPS and not (graph is module.graph and node.name in raised)
         ]
 
     def __enter__(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hintc.errors import HintcError
 from hintc.ir import Graph, Module, Node, Port, Scan, producers
-from hintc.ir.opdefs import is_stateful
+from hintc.ir.opdefs import side_effects
 
 
 def checked_scan(module: Module, node: Node) -> Scan:
@@ -31,7 +31,7 @@ def checked_scan(module: Module, node: Node) -> Scan:
 
 def step_nodes(body: Graph, results: Sequence[Port]) -> list[Node]:
     """The nodes of a step that `results` need or that have side effects, in topological order."""
-    effects = [n for n in body if is_stateful(n) and not n.op.startswith("_")]
+    effects = side_effects(body)
     effects += body.control_results.values()
     needed = producers([*results, *(Port(n) for n in effects)])
     pending = [c for n in needed for c in n.controls]

@@ -29,7 +29,7 @@ from hintc.ir import (
     Shape,
     Tensor,
 )
-from hintc.ir.opdefs import result_dtypes
+from hintc.ir.opdefs import WHILE_OPS, result_dtypes
 from hintc.ir.scan import dtype_of
 
 _State: TypeAlias = tuple[tuple[Port, ...], frozenset[str]]
@@ -136,7 +136,7 @@ def _given_by_caller(module: Module, graph: Graph) -> list[Shape] | None:
     if node.op == SCAN:
         return argument_shapes(module, outer, node)
     body = node.attributes.get("body")
-    if node.op not in ("StatelessWhile", "While") or not isinstance(body, FunctionRef):
+    if node.op not in WHILE_OPS or not isinstance(body, FunctionRef):
         return None
     found = infer_shapes(module, outer, node.operands)
     first = [found[port] for port in node.operands]

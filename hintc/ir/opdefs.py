@@ -6,7 +6,7 @@ TensorFlow's registry is asked only when an op is first looked up, so importing 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,10 @@ from hintc.ir.graph import ARG, RESULT, Node
 
 SCAN = "Scan"
 """Op of hintc's own recurrence node, see `hintc.ir.scan`."""
+WHILE_OPS = ("StatelessWhile", "While")
+"""Ops of functional loops."""
+IF_OPS = ("StatelessIf", "If")
+"""Ops of functional conditions."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,11 @@ def is_stateful(node: Node) -> bool:
     """True if the op is declared stateful, or is not known."""
     schema = schema_of(node)
     return schema is None or schema.is_stateful
+
+
+def side_effects(nodes: Iterable[Node]) -> list[Node]:
+    """Those of a body's nodes that are declared stateful, or not known; arguments are left out."""
+    return [node for node in nodes if is_stateful(node) and not node.op.startswith("_")]
 
 
 def _dtypes(node: Node, side: str) -> tuple[DType | None, ...] | None:

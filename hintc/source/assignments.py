@@ -10,7 +10,7 @@ that the outputs need reads the variable after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ from hintc.call_graph import CONTROL_FLOW_V1, callees_of
 from hintc.errors import HintcError
 from hintc.graphdef import lift, lower
 from hintc.inlining import CALL_OPS
-from hintc.ir import ARG, RESULT, DType, Graph, Module, Node, Port
-from hintc.ir.opdefs import ArgSpec, schema_of
+from hintc.ir import ARG, RESULT, DType, Graph, Module, Node, Port, producers
+from hintc.ir.opdefs import IF_OPS, WHILE_OPS, ArgSpec, schema_of
 from hintc.source.endpoints import find_port
 
 _ASSIGNING = ("Assign", "Resource", "Rng", "Scatter", "Stateful")
@@ -32,8 +32,7 @@ _READS = frozenset(
 )
 _HANDS_ON = CONTROL_FLOW_V1 | {"Identity", "IdentityN", "RefIdentity"}
 _ENTERS = ("Enter", "RefEnter")
-_LOOPS = ("While", "StatelessWhile")
-_BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
+_BRANCHES = (*IF_OPS, "Case", "StatelessCase")
 
 
 class _Use(NamedTuple):
@@ -82,24 +81,12 @@ def without_assignments(
     """
     module = lift(graph_def)
     names = variables or {}
-    needed = _needed(find_port(module.graph, name, "output").node for name in outputs)
+    needed = producers(find_port(module.graph, name, "output") for name in outputs)
     pruning = _Pruning(module, names)
     carried = pruning.prune(module.graph, needed)
     if not pruning.removed:
         return graph_def, []
     return lower(module), list(dict.fromkeys(names.get(name, name) for name in carried))
-
-
-def _needed(roots: Iterable[Node]) -> set[Node]:
-    """What `roots` need by data, themselves included."""
-    waiting = list(roots)
-    seen = set(waiting)
-    while waiting:
-        for port in waiting.pop().operands:
-            if port.node not in seen:
-                seen.add(port.node)
-                waiting.append(port.node)
-    return seen
 
 
 class _Pruning:
@@ -157,7 +144,7 @@ class _Pruning:
             if name not in self._pruned:
                 self._pruned.add(name)
                 body = self._module.functions[name].graph
-                self.prune(body, _needed(body.results))
+                self.prune(body, producers(map(Port, body.results)))
 
     def _uses(self, graph: Graph) -> dict[Node, list[_Use]]:
         """The variables that each node reads or assigns to, itself or in its functions."""
@@ -182,7 +169,7 @@ class _Pruning:
         names = callees_of(self._module, node)
         if names:
             at = slot - 1 if node.op in _BRANCHES else slot
-            if node.op not in (*CALL_OPS, *_LOOPS, *_BRANCHES) and node.op not in names:
+            if node.op not in (*CALL_OPS, *WHILE_OPS, *_BRANCHES) and node.op not in names:
                 return True, True
             touched = [self._of_function(name) for name in names]
             return any(at in t.read for t in touched), any(at in t.written for t in touched)
@@ -197,7 +184,7 @@ class _Pruning:
             return known
         self._touched[name] = _Touched()  # a recursive call adds nothing of its own
         body = self._module.functions[name].graph
-        needed = _needed(body.results)
+        needed = producers(map(Port, body.results))
         index = {arg: at for at, arg in enumerate(body.args)}
         read, written = set(), set()
         for node, uses in self._uses(body).items():

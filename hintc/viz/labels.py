@@ -22,13 +22,14 @@ from hintc.ir import (
     Shape,
     Tensor,
 )
+from hintc.ir.opdefs import IF_OPS, WHILE_OPS
 from hintc.text import print_node
 
 HINT = "_tflite_function_uuid"
 """Attribute of a node that marks an input or output of a hint."""
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _CONTROL_FLOW = frozenset(
-    {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"}
+    {*WHILE_OPS, *IF_OPS, "Case", "StatelessCase"}
     | {"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"}
 )
 _INPUTS = frozenset({"Placeholder", "PlaceholderWithDefault", ARG})

@@ -20,12 +20,12 @@ from hintc.call_graph import needed_graphs
 from hintc.errors import VerifyError
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import Graph, Module, Node
+from hintc.ir.opdefs import WHILE_OPS
 from hintc.registry import register
 from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.loops.inner_constants import put_constants_inside
 from hintc_passes.loops.raising import raise_loop
-from hintc_passes.loops.while_loop import OPS
 
 
 @register
@@ -41,7 +41,7 @@ class RaiseLoops(Pass):
         report = PassReport()
         for graph in needed_graphs(module):
             for node in graph.topological():
-                if node.op in OPS:
+                if node.op in WHILE_OPS:
                     self._raise(module, graph, node, report)
         put_constants_inside(module)
         return report

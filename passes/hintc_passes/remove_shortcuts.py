@@ -20,18 +20,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hintc.call_graph import Effects, needed_graphs
+from hintc.call_graph import Effects, callees_of, needed_graphs
 from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.inlining import inline_call
 from hintc.ir import FunctionRef, Graph, Module, Node, Port
+from hintc.ir.opdefs import IF_OPS, WHILE_OPS
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.loops.shortcuts import BRANCHES, Shortcuts
-from hintc_passes.loops.while_loop import IF_OPS
 
-_MAY_FAIL = ("Gather", "ResourceGather", "TensorArray", "TensorList", "While", "StatelessWhile")
+_MAY_FAIL = ("Gather", "ResourceGather", "TensorArray", "TensorList", *WHILE_OPS)
 """Ops, by how they begin, that may fail, or never end, for values that they are not meant for."""
 _DIVISIONS = frozenset(("Div", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod"))
 
@@ -81,7 +81,7 @@ def _may_always_run(module: Module, effects: Effects, node: Node, branch: str) -
         for inner in module.function(pending.pop()).graph:
             if inner.op.startswith(_MAY_FAIL) or inner.op in _DIVISIONS:
                 return False
-            called = {r.name for r in inner.attributes.values() if isinstance(r, FunctionRef)}
+            called = set(callees_of(module, inner))
             pending += called - seen
             seen |= called
     return True

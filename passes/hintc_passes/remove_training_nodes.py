@@ -24,6 +24,7 @@ import numpy as np
 from hintc.call_graph import CONTROL_FLOW_V1, Effects, reachable
 from hintc.graft import COLOCATION, colocated_with, rename_colocations
 from hintc.ir import ARG, RESULT, Graph, Module, Node, Port
+from hintc.ir.opdefs import IF_OPS
 from hintc.pattern import Match, OpBuilder, constant_of
 from hintc.registry import register
 from hintc.remark import PassReport
@@ -32,7 +33,6 @@ from hintc.rewrite import Emitter, Pass, Refusal, RewritePass, remove_unread
 PASS_THROUGH = frozenset(("Identity", "CheckNumerics", "StopGradient", "PreventGradient"))
 """Ops whose result is their operand."""
 _CHECKS = frozenset(("Assert", "NoOp"))
-_BRANCHES = frozenset(("If", "StatelessIf"))
 _HINT_PREFIX = "_tflite_"
 _REFERENCES = ("Variable", "VariableV2", "TemporaryVariable", "Assign", "AssignAdd", "AssignSub")
 
@@ -117,7 +117,7 @@ def _drop_idle_controls(graph: Graph, effects: Effects, kept: set[str], report: 
 
 def _is_check(node: Node) -> bool:
     """True for what is only there to raise; of branches those without an effect are asked for."""
-    return node.op in _CHECKS or node.op in _BRANCHES
+    return node.op in _CHECKS or node.op in IF_OPS
 
 
 def _acting(graph: Graph, effects: Effects) -> set[Node]:

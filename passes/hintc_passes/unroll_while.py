@@ -18,13 +18,14 @@ from hintc.errors import VerifyError
 from hintc.graft import graft
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import DType, Graph, Module, Port
+from hintc.ir.opdefs import WHILE_OPS
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
 from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.analysis.values import sweep
 from hintc_passes.loops.bounds import Bounds, upper_bounds
-from hintc_passes.loops.while_loop import OPS, WhileLoop
+from hintc_passes.loops.while_loop import WhileLoop
 
 
 @register
@@ -45,7 +46,7 @@ class UnrollWhile(Pass):
         report = PassReport()
         for graph in needed_graphs(module):
             for node in graph.topological():
-                if node.op in OPS and DType.VARIANT in map(dtype_of, node.operands):
+                if node.op in WHILE_OPS and DType.VARIANT in map(dtype_of, node.operands):
                     self._unroll(module, graph, node.name, report)
         return report
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hintc.ir import SCAN, Port
+from hintc.ir.opdefs import WHILE_OPS
 from hintc_passes.cells.algebra import Affine, Atom, Opaque, Symbol, interval
 from hintc_passes.cells.step import Result
 
-_LOOPS = (SCAN, "While", "StatelessWhile")
+_LOOPS = (SCAN, *WHILE_OPS)
 
 
 class Difference(Exception):

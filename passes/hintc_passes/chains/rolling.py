@@ -10,11 +10,11 @@ import numpy as np
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter
 from hintc.ir import Function, Graph, Module, Node, Port, Scan, producers
-from hintc.ir.opdefs import is_stateful
+from hintc.ir.opdefs import side_effects
 from hintc.remark import Refused
 from hintc_passes.analysis.merging import merge_equal
 from hintc_passes.chains.lanes import Chain, Kind, Lane, Lockstep, steps_in
-from hintc_passes.chains.step_function import step_function
+from hintc_passes.chains.step_function import a_value, step_function
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Rolling:
         self._module, self._graph, self._call = module, graph, call
         self._function, self._body, self._hint = function, function.graph, hint
         self._trip = trip_count_of(self._body)
-        effects = [n for n in self._body if is_stateful(n) and not n.op.startswith("_")]
+        effects = side_effects(self._body)
         if effects:
             raise Refused(
                 "chain-side-effects",
@@ -131,7 +131,7 @@ class _Rolling:
         emit = Emitter(graph, call.name, origin)
         outside = self._outside(
             [x.tensor for x in xs]
-            + [_first(s) for s in states]
+            + [a_value(s) for s in states]
             + [p for kind, _, p in plan if kind == "outside"]
         )
         name = call.name
@@ -141,7 +141,7 @@ class _Rolling:
             module.add_function(body).name,
             emit.constant(np.int32(self._trip), "trip_count"),
             tuple(outside[x.tensor] for x in xs),
-            tuple(outside[_first(s)] for s in states),
+            tuple(outside[a_value(s)] for s in states),
             tuple(operands[p] for p in invariants),
             tuple(x.backwards for x in xs),
             tuple(y.backwards for y in self._ys),
@@ -212,9 +212,3 @@ class _Rolling:
         nodes = [n for n in self._body if n in needed and n.op != "_Arg"]
         copies = graft(nodes, self._graph, values, prefix=call.name)
         return {p: values.get(p) or Port(copies[p.node], p.index) for p in wanted}
-
-
-def _first(lane: Lane) -> Port:
-    port = lane[0]
-    assert port is not None
-    return port

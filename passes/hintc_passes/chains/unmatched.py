@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hintc.ir import Node
-from hintc.ir.opdefs import is_stateful
+from hintc.ir.opdefs import IF_OPS, is_stateful
 from hintc.remark import Refused
 from hintc_passes.analysis.noise import dropout_of
 from hintc_passes.analysis.products import PRODUCTS
 from hintc_passes.chains.positions import Domain, Positions
-
-_BRANCHES = ("If", "StatelessIf")
 
 
 def unmatched(positions: Positions, domain: Domain) -> tuple[Node, Refused] | None:
@@ -36,7 +34,7 @@ def unmatched(positions: Positions, domain: Domain) -> tuple[Node, Refused] | No
             span = positions.span(node)
             if span in wanted:
                 crossing.append(node)
-                if node.op in PRODUCTS or node.op in _BRANCHES:
+                if node.op in PRODUCTS or node.op in IF_OPS:
                     left.discard(span)
         if not left:
             return crossing[0], _reason(trip, crossing)
@@ -45,7 +43,7 @@ def unmatched(positions: Positions, domain: Domain) -> tuple[Node, Refused] | No
 
 def _reason(trip: int, nodes: Sequence[Node]) -> Refused:
     looks = f"looks like {trip} steps of a recurrence, but"
-    branch = next((n for n in nodes if n.op in _BRANCHES), None)
+    branch = next((n for n in nodes if n.op in IF_OPS), None)
     if branch is not None:
         return Refused(
             "chain-unmatched",

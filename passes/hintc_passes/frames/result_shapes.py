@@ -9,10 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from hintc.graphdef.shapes import common_shape, infer_results, infer_shapes
 from hintc.ir import DType, FunctionRef, Graph, Module, Node, Shape
+from hintc.ir.opdefs import IF_OPS, WHILE_OPS
 from hintc.ir.scan import dtype_of
-
-_IFS = ("If", "StatelessIf")
-_WHILES = ("StatelessWhile", "While")
 
 
 def state_shapes(module: Module, graph: Graph, nodes: Iterable[Node]) -> None:
@@ -36,7 +34,7 @@ def _state(module: Module, graph: Graph, node: Node, args: Sequence[Shape] | Non
     found = infer_shapes(module, graph, [*ports, *rows], args)
     shapes = [found.get(port, Shape(())) for port in node.operands]
     results = (
-        _of_if(module, node, shapes[1:]) if node.op in _IFS else _of_loop(module, node, shapes)
+        _of_if(module, node, shapes[1:]) if node.op in IF_OPS else _of_loop(module, node, shapes)
     )
     node.attributes["output_shapes"] = tuple(results)
 
@@ -62,7 +60,7 @@ def _of_function(module: Module, node: Node, key: str, args: Sequence[Shape]) ->
     assert isinstance(ref, FunctionRef)
     body = module.function(ref.name).graph
     for inner in body.topological():
-        if inner.op in (*_IFS, *_WHILES):
+        if inner.op in (*IF_OPS, *WHILE_OPS):
             _state(module, body, inner, args)
     found = infer_results(module, body, args)
     lists = [dtype_of(r.operands[0]) is DType.VARIANT for r in body.results]

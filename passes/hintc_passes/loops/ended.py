@@ -12,10 +12,11 @@ import numpy as np
 
 from hintc.graphdef.emit import Emitter, known_array
 from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port
+from hintc.ir.opdefs import IF_OPS
 from hintc_passes.analysis.values import known_int, readers, source_of
 from hintc_passes.loops.bounds import upper_bounds
 from hintc_passes.loops.linear import STEP, Linear
-from hintc_passes.loops.while_loop import IF_OPS, Role, Variable, WhileLoop
+from hintc_passes.loops.while_loop import Role, Variable, WhileLoop
 
 _FOLLOWING = Linear(1) + Linear.of(STEP)
 """The index of the next step."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hintc.graphdef.emit import known_array
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import FunctionRef, Module, Node, Port
+from hintc.ir.opdefs import IF_OPS
 from hintc_passes.analysis.values import known_scalar, source_of
-from hintc_passes.loops.while_loop import IF_OPS
 
 BRANCHES = ("then_branch", "else_branch")
 """Attributes of an If that are functions: for a true and for a false condition."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hintc.graft import graft
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import DType, FunctionRef, Graph, Module, Node, Port, Shape, producers
-from hintc.ir.opdefs import is_stateful
+from hintc.ir.opdefs import is_stateful, side_effects
 from hintc.ir.scan import dtype_of
 from hintc.remark import Refused
 from hintc_passes.analysis.noise import RANDOM, dropout_of
@@ -17,10 +17,6 @@ from hintc_passes.analysis.values import known_int, readers, source_of
 from hintc_passes.loops.bounds import Sizes
 from hintc_passes.loops.linear import STEP, Linear, linear
 
-OPS = ("StatelessWhile", "While")
-"""Ops of functional loops."""
-IF_OPS = ("StatelessIf", "If")
-"""Ops of functional conditions."""
 AFTERWARDS = ("TensorListStack", "TensorListGetItem", "TensorListGather", "TensorListLength")
 """Ops that may read a written list after the loop."""
 
@@ -99,7 +95,7 @@ class WhileLoop:
             Refused: a step has side effects.
         """
         cond, body = (_function(module, node, key) for key in ("cond", "body"))
-        effects = [n for n in body if is_stateful(n) and not n.op.startswith("_")]
+        effects = side_effects(body)
         if effects or body.control_results:
             raise _effect(effects[0] if effects else next(iter(body.control_results.values())))
         variables = [
