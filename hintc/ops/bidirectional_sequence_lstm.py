@@ -16,9 +16,9 @@ from hintc.ops.directions import (
     AUXILIARY,
     BACKWARD,
     FORWARD,
+    NEVER,
     Array,
     both_ways,
-    on_tflm,
     outputs,
     reference_both_ways,
 )
@@ -105,11 +105,7 @@ BIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
             "0.1 to 1.3)",
             lambda use: bool(use.attributes["time_major"]) or not use.attributes["merge_outputs"],
         ),
-        Constraint(
-            "the kernel gives wrong values with an auxiliary input of another width",
-            lambda use: not any(AUXILIARY in slot for slot in use.slots),
-        ),
-        on_tflm(),
+        *NEVER,
     ),
 )
 

@@ -16,9 +16,9 @@ from hintc.ops.directions import (
     AUXILIARY,
     BACKWARD,
     FORWARD,
+    NEVER,
     Array,
     both_ways,
-    on_tflm,
     outputs,
     reference_both_ways,
 )
@@ -82,11 +82,7 @@ BIDIRECTIONAL_SEQUENCE_RNN = FusedOp(
             "the kernel gives wrong values, or crashes, with int8 weights on time-major input",
             lambda use: use.quantize != "dynamic" or not use.attributes["time_major"],
         ),
-        Constraint(
-            "the kernel gives wrong values with an auxiliary input of another width",
-            lambda use: not any(AUXILIARY in slot for slot in use.slots),
-        ),
-        on_tflm(),
+        *NEVER,
     ),
 )
 

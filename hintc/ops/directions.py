@@ -35,9 +35,14 @@ def both_ways(one_way: FusedOp) -> tuple[Constraint, ...]:
     return (alike, *(_of_both(c, one_way) for c in one_way.constraints if "tflite" in c.targets))
 
 
-def on_tflm() -> Constraint:
-    """Refuses TFLite Micro."""
-    return Constraint("TFLite Micro has no such kernel", lambda use: False, targets=("tflm",))
+NEVER = (
+    Constraint(
+        "the kernel gives wrong values with an auxiliary input of another width",
+        lambda use: not any(AUXILIARY in slot for slot in use.slots),
+    ),
+    Constraint("TFLite Micro has no such kernel", lambda use: False, targets=("tflm",)),
+)
+"""What no bidirectional op can be used for."""
 
 
 def _of_both(constraint: Constraint, one_way: FusedOp) -> Constraint:

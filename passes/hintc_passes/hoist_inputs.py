@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import shapes_remembered
-from hintc.ir import Module, Scan
+from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.scans.inputs import hoist_inputs
-from hintc_passes.scans.step import open_scans
+from hintc_passes.scans.step import rewrite_scans
 
 
 @register
@@ -31,15 +30,14 @@ class HoistInputs(Pass):
     def run(self, module: Module) -> PassReport:
         """Hoist from every Scan that the main graph reaches and that no fused op computes."""
         report = PassReport()
-        bodies: dict[str, None] = {}
-        for graph, node in open_scans(module):
-            body = Scan.of(node).body
+
+        def hoist(graph: Graph, node: Node) -> None:
             hoisted = hoist_inputs(module, graph, node)
             if hoisted is not None:
-                bodies[body] = None
                 report.count("hoisted")
                 report.note(
                     "inputs-hoisted", hoisted.name, "its inputs meet their weights before the loop"
                 )
-        remove_unused_functions(module, bodies)
+
+        rewrite_scans(module, hoist)
         return report

@@ -12,16 +12,20 @@ Refuses, with a remark, when the final value of a state is read that is not an o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from hintc.graphdef.emit import Emitter
-from hintc.graphdef.scan_lowering import remove_unused_functions
-from hintc.graphdef.shapes import infer_results, infer_shapes, shapes_remembered
+from hintc.graphdef.shapes import (
+    argument_shapes,
+    infer_results,
+    infer_shapes,
+    shapes_remembered,
+)
 from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, Shape, producers
-from hintc.ir.opdefs import is_stateful
+from hintc.ir.opdefs import side_effects
 from hintc.ir.scan import dtype_of
 from hintc.registry import register
 from hintc.remark import PassReport, Refused
@@ -29,7 +33,7 @@ from hintc.rewrite import Pass
 from hintc_passes.analysis.values import is_zeros
 from hintc_passes.scans.final_rows import enters_product
 from hintc_passes.scans.lengths import Freeze, find_freeze
-from hintc_passes.scans.step import Step, new_step, open_scans
+from hintc_passes.scans.step import Step, add_in_place_of, new_step, rewrite_scans
 
 
 @register
@@ -43,32 +47,20 @@ class PeelLengths(Pass):
     def run(self, module: Module) -> PassReport:
         """Peel every such Scan that the main graph reaches."""
         report = PassReport()
-        bodies: dict[str, None] = {}
-        for graph, node in open_scans(module):
-            self._peel(module, graph, node, report, bodies)
-        remove_unused_functions(module, bodies)
+        rewrite_scans(module, lambda graph, node: self._peel(module, graph, node, report))
         return report
 
-    def _peel(
-        self,
-        module: Module,
-        graph: Graph,
-        node: Node,
-        report: PassReport,
-        bodies: dict[str, None],
-    ) -> None:
+    def _peel(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
         step = Step.of(module, node)
         freeze = find_freeze(step)
-        effects = any(is_stateful(n) and not n.op.startswith("_") for n in step.graph)
-        if freeze is None or effects:
+        if freeze is None or side_effects(step.graph):
             return
-        name, body = node.name, Scan.of(node).body
+        name = node.name
         try:
             _Peeling(module, graph, node, step, freeze).run()
         except Refused as refusal:
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
             return
-        bodies[body] = None
         report.count("peeled")
         report.note("lengths-peeled", name, "runs all steps; rows beyond their length are masked")
 
@@ -88,14 +80,10 @@ class _Peeling:
 
     def _row_ranks(self) -> list[int | None]:
         """Ranks of the states and outputs of one step."""
-        scan = self._scan
-        given = (*scan.xs, *scan.states, *scan.invariants)
-        shapes = infer_shapes(self._module, self._graph, given)
-        lengths = shapes[self._outer[self._freeze.lengths]]
+        args = argument_shapes(self._module, self._graph, self._node)
+        lengths = args[self._step.graph.args.index(self._freeze.lengths.node)]
         if lengths.rank != 1:
             raise Refused("lengths-rank", "the sequence lengths are not provably one per row")
-        rows = [Shape(s.dims[1:] if s.dims else None) for s in (shapes[x] for x in scan.xs)]
-        args = [Shape(()), *rows, *(shapes[p] for p in (*scan.states, *scan.invariants))]
         results = infer_results(self._module, self._step.graph, args)
         self._check_broadcasts(args, results)
         return [s.rank for s in results]
@@ -152,7 +140,7 @@ class _Peeling:
         graph, node, name = self._graph, self._node, self._node.name
         origin = node.origin or (name,)
         graph.rename(node, graph.unique_name(f"{name}/lengths"))
-        peeled = self._plain_scan(name, origin)
+        peeled = self._plain_scan(name)
         emit = Emitter(graph, name, origin)
         lengths = self._lengths(emit)
         states = len(self._scan.states)
@@ -167,7 +155,7 @@ class _Peeling:
         graph.replace_control_uses(node, [peeled])
         graph.remove(node)
 
-    def _plain_scan(self, name: str, origin: tuple[str, ...]) -> Node:
+    def _plain_scan(self, name: str) -> Node:
         step, scan, freeze = self._step, self._scan, self._freeze
         results = [(f"next_{k}", p) for k, p in enumerate(freeze.nexts)]
         ys = [*(p for p, _ in freeze.ys), *self._added]
@@ -179,21 +167,13 @@ class _Peeling:
         body = new_step(
             f"{scan.body}_plain", nodes, step.t, [(p.node.name, p) for p in ports], results
         )
-        peeled = Scan(
-            self._module.add_function(body).name,
-            scan.trip_count,
-            scan.xs,
-            scan.states,
-            tuple(self._outer[p] for p in kept),
-            scan.reverse_xs,
-            (*scan.reverse_ys, *(False for _ in self._added)),
-            form=scan.form,
-            hint=scan.hint,
-            unrolled=scan.unrolled,
-        ).add_to(self._module, self._graph, name=name, origin=origin)
-        peeled.device = self._node.device
-        self._graph.set_controls(peeled, self._node.controls)
-        return peeled
+        peeled = replace(
+            scan,
+            body=self._module.add_function(body).name,
+            invariants=tuple(self._outer[p] for p in kept),
+            reverse_ys=(*scan.reverse_ys, *(False for _ in self._added)),
+        )
+        return add_in_place_of(self._module, self._node, peeled, name)
 
     # -- masks, outside ----------------------------------------------------------------------
 

@@ -14,17 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.ir import Graph, Module, Node, Port, Scan
-from hintc.ir.opdefs import is_stateful
+from hintc.ir.opdefs import side_effects
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.scans.distribution import Distribution
 from hintc_passes.scans.final_rows import read_final_states
 from hintc_passes.scans.outputs import hoist_outputs
-from hintc_passes.scans.step import Step, add_in_place_of, new_step, open_scans
+from hintc_passes.scans.step import Step, add_in_place_of, new_step, rewrite_scans
 
 
 @register
@@ -38,27 +37,20 @@ class SplitScans(Pass):
     def run(self, module: Module) -> PassReport:
         """Split every such Scan that the main graph reaches."""
         report = PassReport()
-        bodies: dict[str, None] = {}
-        for graph, node in open_scans(module):
-            self._split(module, graph, node, report, bodies)
-        remove_unused_functions(module, bodies)
+        rewrite_scans(module, lambda graph, node: self._split(module, graph, node, report))
         return report
 
-    def _split(
-        self,
-        module: Module,
-        graph: Graph,
-        node: Node,
-        report: PassReport,
-        bodies: dict[str, None],
-    ) -> None:
-        node = self._read_final_states(module, graph, node, report, bodies)
-        node = self._hoist(module, graph, node, report, bodies)
+    def _split(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
+        read = read_final_states(module, graph, node)
+        if read is not None:
+            report.count("final states")
+            node = read
+        node = self._hoist(module, graph, node, report)
         step = Step.of(module, node)
         distribution = Distribution(step)
         if len(distribution.groups) < 2:
             return
-        effects = _effects(step)
+        effects = side_effects(step.graph)
         if effects:
             report.refused(
                 "split-side-effects",
@@ -67,52 +59,22 @@ class SplitScans(Pass):
                 f"{effects[0].op} '{effects[0].name}' must run once a step, in order",
             )
             return
-        bodies[Scan.of(node).body] = None
         name = node.name
         parts = _Split(module, graph, node, step, distribution).run()
         report.count("split")
         report.note("split", name, f"holds {len(parts)} recurrences, one Scan each now")
         for part in parts:  # what one layer passes to the next may be more than its state
-            self._hoist(module, graph, part, report, bodies)
+            self._hoist(module, graph, part, report)
 
-    def _read_final_states(
-        self,
-        module: Module,
-        graph: Graph,
-        node: Node,
-        report: PassReport,
-        bodies: dict[str, None],
-    ) -> Node:
-        body = Scan.of(node).body
-        new = read_final_states(module, graph, node)
-        if new is None:
+    def _hoist(self, module: Module, graph: Graph, node: Node, report: PassReport) -> Node:
+        if side_effects(Step.of(module, node).graph):
             return node
-        bodies[body] = None
-        report.count("final states")
-        return new
-
-    def _hoist(
-        self,
-        module: Module,
-        graph: Graph,
-        node: Node,
-        report: PassReport,
-        bodies: dict[str, None],
-    ) -> Node:
-        if _effects(Step.of(module, node)):
-            return node
-        body = Scan.of(node).body
         hoisted = hoist_outputs(module, graph, node)
         if hoisted is None:
             return node
-        bodies[body] = None
         report.count("outputs hoisted")
         report.note("outputs-hoisted", hoisted.name, "elementwise ops on outputs follow it now")
         return hoisted
-
-
-def _effects(step: Step) -> list[Node]:
-    return [n for n in step.graph if is_stateful(n) and not n.op.startswith("_")]
 
 
 class _Split:

@@ -11,14 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import shapes_remembered
-from hintc.ir import Module, Scan
+from hintc.ir import Graph, Module, Node, Scan
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
 from hintc_passes.scans.packed_states import split_packed_states
-from hintc_passes.scans.step import open_scans
+from hintc_passes.scans.step import rewrite_scans
 
 
 @register
@@ -32,15 +31,15 @@ class SplitStates(Pass):
     def run(self, module: Module) -> PassReport:
         """Split the packed states of every Scan that the main graph reaches."""
         report = PassReport()
-        bodies: dict[str, None] = {}
-        for graph, node in open_scans(module):
-            body, before = Scan.of(node).body, len(Scan.of(node).states)
+
+        def split(graph: Graph, node: Node) -> None:
+            before = len(Scan.of(node).states)
             new = split_packed_states(module, graph, node)
-            if new is None:
-                continue
-            bodies[body] = None
-            states = len(Scan.of(new).states)
-            report.count("unpacked")
-            report.note("states-unpacked", new.name, f"carries {states} states instead of {before}")
-        remove_unused_functions(module, bodies)
+            if new is not None:
+                states = len(Scan.of(new).states)
+                report.count("unpacked")
+                said = f"carries {states} states instead of {before}"
+                report.note("states-unpacked", new.name, said)
+
+        rewrite_scans(module, split)
         return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import Graph, Module, Node, Port, Scan, producers
@@ -97,15 +98,8 @@ def _without(module: Module, scan: Scan, step: Step, equal: Mapping[int, int]) -
         [(p.node.name, p) for p in args],
         named,
     )
-    return Scan(
-        module.add_function(body).name,
-        scan.trip_count,
-        scan.xs,
-        tuple(scan.states[k] for k in kept_states),
-        scan.invariants,
-        scan.reverse_xs,
-        scan.reverse_ys,
-        form=scan.form,
-        hint=scan.hint,
-        unrolled=scan.unrolled,
+    return replace(
+        scan,
+        body=module.add_function(body).name,
+        states=tuple(scan.states[k] for k in kept_states),
     )

@@ -5,6 +5,8 @@ tf.scan gives every state as a sequence. No kernel gives the sequence of c, but 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hintc.graphdef.loop_builder import reads_last
 from hintc.ir import Graph, Module, Node, Port, Scan
 from hintc_passes.analysis.products import PRODUCTS
@@ -67,23 +69,12 @@ def _without(module: Module, graph: Graph, node: Node, step: Step, dropped: set[
         ],
     )
     graph.rename(node, graph.unique_name(f"{name}/states_read"))
-    new = add_in_place_of(
-        module,
-        node,
-        Scan(
-            module.add_function(body).name,
-            scan.trip_count,
-            scan.xs,
-            scan.states,
-            scan.invariants,
-            scan.reverse_xs,
-            tuple(scan.reverse_ys[k] for k in kept),
-            form=scan.form,
-            hint=scan.hint,
-            unrolled=scan.unrolled,
-        ),
-        name,
+    read = replace(
+        scan,
+        body=module.add_function(body).name,
+        reverse_ys=tuple(scan.reverse_ys[k] for k in kept),
     )
+    new = add_in_place_of(module, node, read, name)
     states = len(scan.states)
     for at in range(states):
         graph.replace_uses(Port(node, at), Port(new, at))

@@ -9,11 +9,9 @@ import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter
-from hintc.graphdef.shapes import argument_shapes, infer_shapes
 from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, producers
 from hintc.ir.scan import dtype_of
-from hintc_passes.analysis.values import source_of
-from hintc_passes.scans.outputs import ELEMENTWISE, forget_shapes, is_elementwise
+from hintc_passes.scans.outputs import ELEMENTWISE, forget_shapes, is_elementwise, row_ranks
 from hintc_passes.scans.step import Step, add_in_place_of, new_step
 
 _MATRIX = 2
@@ -34,7 +32,6 @@ class _Hoisting:
     def __init__(self, module: Module, graph: Graph, node: Node) -> None:
         self._module, self._graph, self._node = module, graph, node
         self._step, self._scan = Step.of(module, node), Scan.of(node)
-        self._invariants = set(self._step.invariants)
         self._backwards = dict(zip(self._step.xs, self._scan.reverse_xs, strict=True))
         """For each value of the body that rows of the inputs decide: is it read from the end?"""
         self.moved: dict[Port, None] = {}
@@ -44,7 +41,7 @@ class _Hoisting:
 
     def _find(self) -> None:
         step = self._step
-        ranks = self._ranks()
+        ranks = row_ranks(self._module, self._node, _OPS)
         products: set[Node] = set()
         for node in step.graph.topological():
             movable = node.op in ("Identity", "MatMul") or is_elementwise(node)
@@ -69,7 +66,9 @@ class _Hoisting:
         if not varying or len({self._backwards[p] for p in varying}) > 1:
             return False
         rank = ranks.get(Port(node))
-        if rank is None or any(p not in varying and not self._is_fixed(p) for p in node.operands):
+        if rank is None or any(
+            p not in varying and not self._step.is_fixed(p) for p in node.operands
+        ):
             return False
         if node.op == "MatMul":
             plain = not node.attributes.get("transpose_a")
@@ -78,17 +77,6 @@ class _Hoisting:
         return all(
             r is not None and (r == rank if varies else r <= rank) for varies, r in of_operands
         )
-
-    def _is_fixed(self, port: Port) -> bool:
-        port = source_of(port)
-        return port in self._invariants or port.node.op == "Const"
-
-    def _ranks(self) -> Mapping[Port, int | None]:
-        step = self._step
-        args = argument_shapes(self._module, self._graph, self._node)
-        ports = {p for n in step.graph if n.op in _OPS for p in (Port(n), *n.operands)}
-        shapes = infer_shapes(self._module, step.graph, ports, args)
-        return {port: shape.rank for port, shape in shapes.items()}
 
     def run(self) -> Node:
         graph, node = self._graph, self._node

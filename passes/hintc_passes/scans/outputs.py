@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hintc.graft import graft
@@ -25,10 +25,21 @@ ELEMENTWISE = frozenset(
 """Ops that treat ``[T, …]`` like T times ``[…]`` if what varies over time has one rank."""
 
 
+_OPS = (*ELEMENTWISE, "Identity")
+
+
 def is_elementwise(node: Node) -> bool:
     """True for ops in `ELEMENTWISE`, but for a bias along any other than the last axis."""
     channels_last = node.attributes.get("data_format", b"NHWC") == b"NHWC"
     return node.op in ELEMENTWISE and (node.op != "BiasAdd" or channels_last)
+
+
+def row_ranks(module: Module, node: Node, ops: Container[str]) -> Mapping[Port, int | None]:
+    """Ranks of what nodes with these ops read and give in one step of a Scan."""
+    body = Scan.of(node).body_function(module).graph
+    ports = {p for n in body if n.op in ops for p in (Port(n), *n.operands)}
+    shapes = infer_shapes(module, body, ports, argument_shapes(module, node.graph, node))
+    return {port: shape.rank for port, shape in shapes.items()}
 
 
 def forget_shapes(nodes: Iterable[Node]) -> None:
@@ -54,11 +65,10 @@ class _Hoisting:
         states = dependencies(self._step.graph, [p.node for p in self._step.states])
         self._core = {n for n in producers(self._step.nexts) if states[n]}
         self._sequences = dict(zip(self._step.xs, self._scan.reverse_xs, strict=True))
-        self._invariants = set(self._step.invariants)
         candidates = {
             k: nodes for k, port in enumerate(self._step.ys) if (nodes := self._movable(port))
         }
-        self._ranks = self._row_ranks() if candidates else {}
+        self._ranks = row_ranks(module, node, _OPS) if candidates else {}
         self.plans = {
             k: nodes
             for k, nodes in candidates.items()
@@ -80,18 +90,6 @@ class _Hoisting:
             pending.extend(node.operands)
         return [n for n in self._step.graph if n in found]
 
-    def _row_ranks(self) -> Mapping[Port, int | None]:
-        step = self._step
-        ports = {p for n in step.graph if n.op in ELEMENTWISE for p in (Port(n), *n.operands)}
-        ports |= {p for n in step.graph if n.op == "Identity" for p in (Port(n), *n.operands)}
-        args = argument_shapes(self._module, self._graph, self._node)
-        shapes = infer_shapes(self._module, step.graph, ports, args)
-        return {port: shape.rank for port, shape in shapes.items()}
-
-    def _is_fixed(self, port: Port) -> bool:
-        port = source_of(port)
-        return port in self._invariants or port.node.op == "Const"
-
     def _keeps_meaning(self, node: Node, backwards: bool) -> bool:
         """True if the node computes the same rows from whole sequences."""
         rank = self._ranks.get(Port(node))
@@ -104,7 +102,7 @@ class _Hoisting:
                 return False
             of_operand = self._ranks.get(operand)
             fits = of_operand is not None and (
-                of_operand <= rank if self._is_fixed(operand) else of_operand == rank
+                of_operand <= rank if self._step.is_fixed(operand) else of_operand == rank
             )
             if not fits:
                 return False
@@ -142,7 +140,7 @@ class _Hoisting:
         found: dict[Port, None] = {}
         for node in nodes:
             for operand in node.operands:
-                fixed = self._is_fixed(operand) or source_of(operand) in self._sequences
+                fixed = self._step.is_fixed(operand) or source_of(operand) in self._sequences
                 if operand.node not in inside and not fixed:
                     found[operand] = None
         return list(found)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hintc.call_graph import needed_graphs
 from hintc.graft import graft
+from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.scan_step import checked_scan
 from hintc.ir import SCAN, DType, Function, Graph, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of
 from hintc_passes.analysis.values import source_of
 
 
-def open_scans(module: Module) -> Iterator[tuple[Graph, Node]]:
-    """Every Scan that the main graph reaches and that has no fusion, with its graph, callees first.
+def rewrite_scans(module: Module, rewrite: Callable[[Graph, Node], object]) -> None:
+    """Call `rewrite` for every Scan that the main graph reaches and that has no fusion.
 
-    The Scan at hand may be replaced meanwhile.
+    Callees come first. The Scan at hand may be replaced; step functions that nobody runs any more,
+    of what was there or was made meanwhile, are dropped.
     """
+    before = set(module.functions)
+    bodies: dict[str, None] = {}
     for graph in needed_graphs(module):
         for node in graph.topological():
             if node.op == SCAN and Scan.of(node).fusion is None:
-                yield graph, node
+                bodies[Scan.of(node).body] = None
+                rewrite(graph, node)
+    made = dict.fromkeys(name for name in module.functions if name not in before)
+    if made:
+        remove_unused_functions(module, bodies | made)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,11 @@ class Step:
             tuple(results[:states]),
             tuple(results[states:]),
         )
+
+    def is_fixed(self, port: Port) -> bool:
+        """True for what is the same in every step: invariants and constants."""
+        port = source_of(port)
+        return port in self.invariants or port.node.op == "Const"
 
 
 def new_step(
