@@ -49,13 +49,12 @@ def _steps_until_all_ended(loop: WhileLoop, condition: Port) -> Linear | None:
     node = source_of(condition).node
     if node.op != "LogicalNot":
         return None
-    everywhere = source_of(node.operands[0])
-    flags = source_of(everywhere.node.operands[0]) if everywhere.node.op == "All" else everywhere
-    variable = loop.variable_of(flags)
+    everywhere = node.operands[0]
+    variable = loop.variable_of(_flags(everywhere))
     if variable is None or variable.role is not Role.ENDED or variable.of is None:
         return None
     rank = loop.shapes[variable.of.first].rank
-    if rank is None or (everywhere.node.op == "All" and not _over_all(everywhere.node, rank)):
+    if rank is None or not _takes_all(everywhere, rank):
         return None
     emit = Emitter(loop.graph, f"{loop.node.name}/bound", loop.node.origin)
     longest = variable.of.first
@@ -68,7 +67,17 @@ def _steps_until_all_ended(loop: WhileLoop, condition: Port) -> Linear | None:
     return loop.sizes.form(longest)
 
 
-def _over_all(node: Node, rank: int) -> bool:
+def _flags(condition: Port) -> Port:
+    """What a condition takes together, or is."""
+    node = source_of(condition).node
+    return source_of(node.operands[0]) if node.op == "All" else source_of(condition)
+
+
+def _takes_all(condition: Port, rank: int) -> bool:
+    """True if a condition says whether all of its flags, of this rank, are true."""
+    node = source_of(condition).node
+    if node.op != "All":
+        return rank == 0
     axes = known_array(node.operands[1])
     if axes is None or node.attributes.get("keep_dims"):
         return False
@@ -129,13 +138,15 @@ def _find_ahead(module: Module, loop: WhileLoop, variable: Variable) -> None:
     inside, before = variable.next.node, source_of(variable.first).node
     if inside.op not in IF_OPS or before.op not in IF_OPS:
         return
-    condition = _all_of(inside)
-    found = None if condition is None else _ended_at(loop, condition)
-    condition = _all_of(before)
-    lengths = None if condition is None else _lengths_at_first(loop, condition)
+    conditions = inside.operands[0], before.operands[0]
+    found = _ended_at(loop, _flags(conditions[0]))
+    lengths = _lengths_at_first(loop, _flags(conditions[1]))
     if found is None or lengths is None:
         return
     if found[0].first != lengths.first or found[1] != _FOLLOWING:
+        return
+    rank = loop.shapes[lengths.first].rank
+    if rank is None or not all(_takes_all(condition, rank) for condition in conditions):
         return
     read, first = _read(module, inside, variable.next), _read(module, before, variable.first)
     if read is None or first is None:
@@ -146,17 +157,6 @@ def _find_ahead(module: Module, loop: WhileLoop, variable: Variable) -> None:
     if rows is not None and same and ahead and known_int(first[1]) == 0:
         variable.role, variable.of = Role.AHEAD, rows
         loop.ahead.append(inside)
-
-
-def _all_of(node: Node) -> Port | None:
-    """The flags that an If takes together."""
-    everywhere = source_of(node.operands[0])
-    if everywhere.node.op != "All":
-        return everywhere
-    axes = known_array(everywhere.node.operands[1])
-    # flags have one axis at most
-    is_whole = axes is not None and axes.reshape(-1).tolist() in ([0], [-1], [])
-    return source_of(everywhere.node.operands[0]) if is_whole else None
 
 
 def _read(module: Module, node: Node, result: Port) -> tuple[Port, Port] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -76,7 +77,11 @@ class Step:
     def is_fixed(self, port: Port) -> bool:
         """True for what is the same in every step: invariants and constants."""
         port = source_of(port)
-        return port in self.invariants or port.node.op == "Const"
+        return port in self._unchanging or port.node.op == "Const"
+
+    @functools.cached_property
+    def _unchanging(self) -> frozenset[Port]:
+        return frozenset(self.invariants)
 
 
 def new_step(
