@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hintc.errors import EquivalenceError, HintcError
+from hintc.ops import Target
 from hintc.runtime.interpreter import Interpreter
+from hintc.runtime.micro import MicroInterpreter
 from hintc.runtime.session import Session
 from hintc.runtime.tensor_info import TensorInfo
 
@@ -102,6 +104,7 @@ def check_equivalence(
     outputs: Sequence[str] | None = None,
     batches: Sequence[int] = (1, 3),
     invokes: int = 2,
+    target: Target = "tflite",
 ) -> EquivalenceReport:
     """Compares two models.
 
@@ -118,11 +121,13 @@ def check_equivalence(
         outputs: output tensors of GraphDefs, in order; default: the nodes nobody reads.
         batches: sizes for dynamic dimensions.
         invokes: runs on each feed, on one instance: a state that leaks shows in the second.
+        target: whose interpreter runs .tflite models: TFLite's for ``"tflite"`` (LiteRT's if it
+            is installed), LiteRT's for ``"litert"``, TFLite Micro's for ``"tflm"``.
 
     Raises:
         HintcError: a model does not run, or inputs or outputs cannot be guessed or paired.
     """
-    first, second = _runners((a, b), inputs, outputs)
+    first, second = _runners((a, b), inputs, outputs, target)
     with contextlib.closing(first), contextlib.closing(second):
         names = _paired(first.input_names, second.input_names, "inputs")
         pairs = _paired(first.output_names, second.output_names, "outputs")
@@ -150,8 +155,8 @@ class _Runner(Protocol):
 
 
 class _TfliteRunner:
-    def __init__(self, model: bytes) -> None:
-        self._interpreter = Interpreter(model)
+    def __init__(self, model: bytes, target: Target) -> None:
+        self._interpreter = _interpreter(model, target)
         self.input_names = [info.name for info in self._interpreter.inputs]
         self.output_names = [info.name for info in self._interpreter.outputs]
 
@@ -163,6 +168,12 @@ class _TfliteRunner:
 
     def close(self) -> None:
         """The interpreter needs no closing."""
+
+
+def _interpreter(model: bytes, target: Target) -> Interpreter | MicroInterpreter:
+    if target == "tflm":
+        return MicroInterpreter(model)
+    return Interpreter(model, runtime="litert" if target == "litert" else None)
 
 
 class _GraphRunner:
@@ -184,10 +195,11 @@ def _runners(
     models: tuple[Model, Model],
     inputs: Sequence[str] | None,
     outputs: Sequence[str] | None,
+    target: Target,
 ) -> list[_Runner]:
     """Both models ready to run; a .tflite model tells a GraphDef beside it the names."""
     found: dict[int, _Runner] = {
-        number: _TfliteRunner(bytes(model))
+        number: _TfliteRunner(bytes(model), target)
         for number, model in enumerate(models)
         if isinstance(model, bytes | bytearray)
     }

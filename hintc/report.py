@@ -71,7 +71,9 @@ class Report:
         fused_ops: fused op -> how many calls of it the lowered graph has; after `convert`, no
             more than the model has kernels.
         operators: TFLite operator -> how often; empty before `convert`.
-        sizes: bytes: ``"source"``, ``"lowered"`` (serialised GraphDefs), ``"tflite"``.
+        sizes: bytes: ``"source"``, ``"lowered"`` (serialised GraphDefs), ``"tflite"``;
+            with target tflm ``"arena"``: the memory that it takes in TFLite Micro, on a machine
+            with pointers of 64 bits.
         errors: output -> largest absolute difference from the source model; empty if not checked.
         tolerance: the ``(rtol, atol)`` of that check.
     """

@@ -8,9 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy.typing as npt
+
 from hintc.call_graph import reachable
 from hintc.errors import HintcError
-from hintc.ir import ARG, RESULT, AttributeValue, DType, Graph, Module, Node, Port, Tensor
+from hintc.ir import (
+    ARG,
+    RESULT,
+    Attributes,
+    AttributeValue,
+    DType,
+    Graph,
+    Module,
+    Node,
+    Port,
+    Tensor,
+)
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc.pattern import Match, Matcher, OpBuilder, Pattern, trace
@@ -367,6 +380,26 @@ def remove_unread(graph: Graph, nodes: Iterable[Node]) -> list[str]:
         graph.remove(node)
         removed.append(node.name)
     return removed
+
+
+def become_constant(node: Node, value: npt.NDArray[Any], controls: Iterable[Node] = ()) -> None:
+    """Turn a node with one result into a constant, under its name.
+
+    Args:
+        node: the node; its operands are dropped, and constants among them that nobody else reads.
+        value: what it gives.
+        controls: nodes that have to run before it, beside those that had to already.
+    """
+    graph = node.graph
+    tensor = Tensor.of(value)
+    producers = [p.node for p in node.operands]
+    graph.set_operands(node, ())
+    if controls:
+        graph.set_controls(node, tuple(dict.fromkeys((*node.controls, *controls))))
+    node.origin = node.origin or (node.name,)
+    node.op, node.source, node.result_names = "Const", None, ()
+    node.attributes = Attributes({"dtype": tensor.dtype, "value": tensor})
+    remove_unread(graph, [n for n in producers if n.op == "Const"])
 
 
 def _as_ports(returned: Port | Node | Sequence[Port | Node]) -> list[Port]:

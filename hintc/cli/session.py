@@ -54,7 +54,7 @@ def compiler_session(switches: DebugSwitches) -> Iterator[TextIO]:
         return
     # Read when TensorFlow is loaded; C++ messages that come nevertheless are caught below.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from hintc.tflite.stream import captured_output
+    from hintc.runtime.stream import captured_output
 
     sys.stderr.flush()
     with (

@@ -1,16 +1,22 @@
-"""The result against its source: on which feeds, with which tolerance."""
+"""The result against its source: on which feeds, with which tolerance; and on its target."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from hintc.convert.results import Compiled
 from hintc.equivalence import ATOL, RTOL, EquivalenceReport, check_equivalence
 from hintc.errors import HintcError
 from hintc.near import did_you_mean, some
+from hintc.ops import Target
 from hintc.report import Report
+from hintc.runtime.micro import MicroInterpreter, micro_installed
 from hintc.source import SourceModel
+from hintc.tflite.flatbuffer import Model
+from hintc.tflite.micro import estimated_arena
 from hintc.tflite.state import StateMode
 
 Check = bool | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
@@ -73,12 +79,33 @@ def check_feed_names(feeds: Feeds, source: SourceModel) -> None:
                 )
 
 
+def try_in_micro(compiled: Compiled, tflite: bytes) -> None:
+    """Runs the model once in TFLite Micro, on zeros, and reports how much memory that takes.
+
+    Without the package tflite-micro the memory is estimated, and a note says that nothing ran.
+
+    Raises:
+        HintcError: TFLite Micro cannot run the model, e.g. for a type that one of its kernels
+            does not know.
+    """
+    report = compiled.report
+    if not micro_installed():
+        report.sizes["arena"] = estimated_arena(Model.read(tflite))
+        text = "not tried in TFLite Micro, the arena is an estimate: hintc[tflm] is not installed"
+        report.add_notes("target", [(compiled.outputs[0], text)])
+        return
+    interpreter = MicroInterpreter(tflite)
+    interpreter.run([np.zeros(info.shape, info.dtype) for info in interpreter.inputs])
+    report.sizes["arena"] = interpreter.arena_bytes()
+
+
 def check_model(
     compiled: Compiled,
     tflite: bytes,
     feeds: Feeds,
     quantize: str | None,
     state: StateMode,
+    target: Target,
 ) -> None:
     """Compares the model with its source, or the lowered graph if it has ops without a kernel.
 
@@ -88,7 +115,7 @@ def check_model(
     report = compiled.report
     custom = [name for name in report.operators if name.startswith("CUSTOM:")]
     if not custom:
-        compare(compiled.source, tflite, feeds, report, quantize, state)
+        compare(compiled.source, tflite, feeds, report, quantize, state, target)
         return
     codes = some(name.removeprefix("CUSTOM:") for name in custom)
     report.add_notes(
@@ -104,6 +131,7 @@ def compare(
     report: Report,
     quantize: str | None,
     state: StateMode,
+    target: Target = "tflite",
 ) -> None:
     """Runs both; the largest errors go into the report.
 
@@ -124,8 +152,9 @@ def compare(
             atol=atol,
             inputs=source.inputs,
             outputs=source.outputs,
-            batches=(1,) if once else (1, 3),
+            batches=(1,) if once or target == "tflm" else (1, 3),
             invokes=1 if once else 2,
+            target=target,
         )
         for name, error in found.max_error.items():
             report.errors[name] = max(report.errors.get(name, 0.0), error)

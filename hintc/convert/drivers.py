@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from hintc.convert.check import Check, check_feed_names, check_model, chosen_feeds, compare
+from hintc.convert.check import (
+    Check,
+    check_feed_names,
+    check_model,
+    chosen_feeds,
+    compare,
+    try_in_micro,
+)
 from hintc.convert.count import count_fused_ops, count_ops
 from hintc.convert.options import (
     Form,
@@ -68,7 +75,8 @@ def compile(
             `optimize_for`. Other values than the default override the option of that name of
             the passes that have it; so do the next three.
         optimize_for: ``"size"`` or ``"latency"``.
-        target: what shall run the model: ``"tflite"``, ``"litert"`` or ``"tflm"``.
+        target: what shall run the model: ``"tflite"``, ``"litert"`` or ``"tflm"`` (TFLite Micro:
+            batches become 1, and `convert` refuses what it cannot run).
         state: ``"reset"``: each run starts from the model's initial state, as in TensorFlow;
             ``"persist"``: from where the last one ended.
         check: True, or feeds by input name: compare the result with the source in TensorFlow.
@@ -172,9 +180,11 @@ def convert(
     _count_kernels(report, legalized.lowered)
     report.sizes["tflite"] = len(tflite)
     report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
+    if target == "tflm":
+        try_in_micro(compiled, tflite)
     if feeds:
         with _timed(report, "check"):
-            check_model(compiled, tflite, feeds, quantize, state)
+            check_model(compiled, tflite, feeds, quantize, state, target)
     return Converted(tflite, compiled.graph_def, report, compiled.inputs, compiled.outputs)
 
 

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hintc.errors import HintcError
-from hintc.runtime.tensor_info import TensorInfo
+from hintc.runtime.tensor_info import Feeds, TensorInfo, bound_feeds
 
 Array = npt.NDArray[Any]
-Feeds = Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike]
 RuntimeName = Literal["litert", "tensorflow"]
 
 _MODULES: dict[RuntimeName, str] = {
@@ -96,7 +95,7 @@ class Interpreter:
         Raises:
             HintcError: missing, unknown or unfit feeds; the runtime failed.
         """
-        values = self._bound(feeds)
+        values = bound_feeds(feeds, self.inputs)
         try:
             self._resize(values)
             for value, (_, detail) in zip(values, self._inputs, strict=True):
@@ -120,20 +119,6 @@ class Interpreter:
             self._allocated = False
             self._interpreter.allocate_tensors()
             self._allocated = True
-
-    def _bound(self, feeds: Feeds) -> list[Array]:
-        """The feeds in input order, checked against dtypes and shapes."""
-        infos = self.inputs
-        if not isinstance(feeds, Mapping):
-            if len(feeds) != len(infos):
-                raise HintcError(f"{len(feeds)} values are fed to {len(infos)} inputs")
-            feeds = {info.name: value for info, value in zip(infos, feeds, strict=True)}
-        given = {name.removesuffix(":0"): np.asarray(value) for name, value in feeds.items()}
-        known = {info.name for info in infos}
-        for name in sorted(known ^ given.keys()):
-            what = "is not fed" if name in known else "is fed but is no input"
-            raise HintcError(f"'{name}' {what}", why="inputs: " + ", ".join(sorted(known)))
-        return [_fitted(given[info.name], info) for info in infos]
 
 
 def run(
@@ -194,21 +179,6 @@ def _named(
 def _info(name: str, detail: Mapping[str, Any]) -> TensorInfo:
     shape = detail["shape_signature"] if len(detail["shape_signature"]) else detail["shape"]
     return TensorInfo(name, tuple(int(size) for size in shape), np.dtype(detail["dtype"]))
-
-
-def _fitted(value: Array, info: TensorInfo) -> Array:
-    if value.ndim != len(info.shape) or any(
-        size not in (-1, there) for size, there in zip(info.shape, value.shape, strict=True)
-    ):
-        raise HintcError(
-            f"input '{info.name}' is fed with shape {list(value.shape)}",
-            why=f"it takes {list(info.shape)}",
-        )
-    if value.dtype != info.dtype and not np.can_cast(value.dtype, info.dtype, "same_kind"):
-        raise HintcError(
-            f"input '{info.name}' is fed with {value.dtype}", why=f"it takes {info.dtype}"
-        )
-    return np.ascontiguousarray(value, dtype=info.dtype).reshape(value.shape)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,11 +1,18 @@
-"""What is known of a model's input or output before it runs."""
+"""What is known of a model's inputs and outputs before it runs, and feeds that fit them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+from hintc.errors import HintcError
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, npt.ArrayLike] | Sequence[npt.ArrayLike]
 
 
 @dataclass(frozen=True)
@@ -21,3 +28,40 @@ class TensorInfo:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+
+def bound_feeds(feeds: Feeds, infos: Sequence[TensorInfo]) -> list[Array]:
+    """The feeds in the order of the inputs `infos`, checked against their dtypes and shapes.
+
+    Args:
+        feeds: a value for each input, by name or in order; not cast unless nothing is lost.
+        infos: the inputs.
+
+    Raises:
+        HintcError: missing, unknown or unfit feeds.
+    """
+    if not isinstance(feeds, Mapping):
+        if len(feeds) != len(infos):
+            raise HintcError(f"{len(feeds)} values are fed to {len(infos)} inputs")
+        feeds = {info.name: value for info, value in zip(infos, feeds, strict=True)}
+    given = {name.removesuffix(":0"): np.asarray(value) for name, value in feeds.items()}
+    known = {info.name for info in infos}
+    for name in sorted(known ^ given.keys()):
+        what = "is not fed" if name in known else "is fed but is no input"
+        raise HintcError(f"'{name}' {what}", why="inputs: " + ", ".join(sorted(known)))
+    return [_fitted(given[info.name], info) for info in infos]
+
+
+def _fitted(value: Array, info: TensorInfo) -> Array:
+    if value.ndim != len(info.shape) or any(
+        size not in (-1, there) for size, there in zip(info.shape, value.shape, strict=True)
+    ):
+        raise HintcError(
+            f"input '{info.name}' is fed with shape {list(value.shape)}",
+            why=f"it takes {list(info.shape)}",
+        )
+    if value.dtype != info.dtype and not np.can_cast(value.dtype, info.dtype, "same_kind"):
+        raise HintcError(
+            f"input '{info.name}' is fed with {value.dtype}", why=f"it takes {info.dtype}"
+        )
+    return np.ascontiguousarray(value, dtype=info.dtype).reshape(value.shape)

@@ -113,7 +113,10 @@ def _symbolic_inputs(model: Any) -> Any:
 
 
 def _built_inputs(model: Any) -> Any:
-    """What a subclassed Keras 3 model was built for, with a dynamic batch; None if not built."""
+    """What a Keras 3 model was built for; None if not built.
+
+    A Sequential says its batch; that of a subclass, which was built by a call, is dynamic.
+    """
     import tensorflow as tf
 
     shapes = model.get_build_config() if hasattr(model, "get_build_config") else None
@@ -122,7 +125,9 @@ def _built_inputs(model: Any) -> Any:
     shape = shapes["input_shape"]
     if isinstance(shape, Mapping) or any(not isinstance(n, (int, type(None))) for n in shape):
         return None
-    return tf.TensorSpec([None, *shape[1:]], model.input_dtype, "input_1")
+    declared = getattr(model, "inputs", None)
+    batch = declared[0].shape[0] if declared else None
+    return tf.TensorSpec([batch, *shape[1:]], model.input_dtype, "input_1")
 
 
 def _output_names(model: Any) -> list[str]:

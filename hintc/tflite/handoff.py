@@ -15,12 +15,12 @@ import numpy as np
 from hintc.errors import HintcError
 from hintc.ops import PREFIX, Quantize, Target
 from hintc.runtime.session import tensor_name
+from hintc.runtime.stream import captured_output
 from hintc.tflite.convertible import check_convertible, some_names, trimmed
 from hintc.tflite.flatbuffer import Model
 from hintc.tflite.legalize import Legalized, legalize_model
 from hintc.tflite.schema import schema
 from hintc.tflite.state import StateMode
-from hintc.tflite.stream import captured_output
 
 SIGNATURE_KEY = "serving_default"
 

@@ -18,6 +18,7 @@ from hintc.tflite.dequantize import recompute_constants
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.flexbuffer import dump_attributes
 from hintc.tflite.loop_copies import copy_moved_inputs
+from hintc.tflite.micro import check_micro
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.schema import schema
 from hintc.tflite.state import StateMode, StateWriter, StepOf, read_step, read_variable
@@ -72,7 +73,8 @@ def legalize(
         wrongly (see `hintc.tflite.loop_copies`).
 
     Raises:
-        HintcError: not a TFLite model, a malformed call, or a use that the target cannot run.
+        HintcError: not a TFLite model, a malformed call, or a use that the target cannot run; for
+            ``"tflm"`` whatever it cannot run (see `hintc.tflite.micro.check_micro`).
     """
     return legalize_model(tflite_bytes, quantize=quantize, target=target, state=state).tflite
 
@@ -106,9 +108,12 @@ def legalize_model(
         lowered += rewriter.lowered
         notes += rewriter.notes
     copies = copy_moved_inputs(model)
+    if lowered or copies:
+        remove_unused_storage(model)
+    if target == "tflm":
+        check_micro(model)
     if not lowered and not copies:
         return Legalized(tflite_bytes)
-    remove_unused_storage(model)
     return Legalized(model.write(), lowered, tuple(notes))
 
 

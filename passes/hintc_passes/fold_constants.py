@@ -15,7 +15,7 @@ more than `max_growth` bytes and more than the operands have together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -30,7 +30,6 @@ from hintc.ir import (
     RESULT,
     SCAN,
     Array,
-    Attributes,
     DType,
     Graph,
     Module,
@@ -44,7 +43,7 @@ from hintc.ir.opdefs import is_stateful, result_dtypes
 from hintc.pattern import is_hint
 from hintc.registry import register
 from hintc.remark import PassReport
-from hintc.rewrite import Pass, remove_unread
+from hintc.rewrite import Pass, become_constant, remove_unread
 from hintc_passes.analysis.values import is_zeros
 
 _NEVER = CONTROL_FLOW_V1 | {
@@ -153,7 +152,7 @@ def _fold_shapes(graph: Graph, report: PassReport) -> None:
         values: dict[str, Any] = {"Shape": shape, "Size": math.prod(shape), "Rank": len(shape)}
         dtype = node.attributes.get("out_type", DType.INT32)
         assert isinstance(dtype, DType)
-        _become_constant(node, np.array(values[node.op], dtype.numpy), producer.controls)
+        become_constant(node, np.array(values[node.op], dtype.numpy), producer.controls)
         report.count("folded")
 
 
@@ -301,25 +300,11 @@ def _write(part: _Part, values: Mapping[Port, Array], report: PassReport) -> Non
             continue
         lost += [p.node for p in node.operands]
         if len(results) == 1:
-            _become_constant(node, values[results[0]], controls[node])
+            become_constant(node, values[results[0]], controls[node])
         else:
             _split(node, [values[port] for port in results], controls[node])
         report.count("folded")
     remove_unread(part.graph, lost)
-
-
-def _become_constant(node: Node, value: Array, controls: Iterable[Node]) -> None:
-    """Turn a node into a constant, under its name."""
-    graph = node.graph
-    tensor = Tensor.of(value)
-    producers = [p.node for p in node.operands]
-    graph.set_operands(node, ())
-    if controls:
-        graph.set_controls(node, tuple(dict.fromkeys((*node.controls, *controls))))
-    node.origin = node.origin or (node.name,)
-    node.op, node.source, node.result_names = "Const", None, ()
-    node.attributes = Attributes({"dtype": tensor.dtype, "value": tensor})
-    remove_unread(graph, [n for n in producers if n.op == "Const"])
 
 
 def _split(node: Node, values: Sequence[Array], controls: Sequence[Node]) -> None:

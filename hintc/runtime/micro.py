@@ -1,0 +1,130 @@
+"""Running a .tflite model in TFLite Micro, as a microcontroller would: all memory in one arena."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hintc.errors import HintcError
+from hintc.runtime.stream import captured_output
+from hintc.runtime.tensor_info import TensorInfo, bound_feeds
+
+Array = npt.NDArray[Any]
+
+_MODULE = "tflite_micro.python.tflite_micro.runtime"
+_ARENA_BYTES = 1 << 28
+"""Room for any model: with too little the package may crash instead of saying so (measured). Pages
+that are not written take no memory."""
+_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
+
+
+def micro_installed() -> bool:
+    """Is the package tflite-micro there?"""
+    return importlib.util.find_spec("tflite_micro") is not None
+
+
+class MicroInterpreter:
+    """One instance of a model in TFLite Micro, with all of the operators that its package has.
+
+    Sizes are fixed; states live from one `run` to the next, as they do for an `Interpreter`.
+
+    Args:
+        model: the model's bytes.
+
+    Raises:
+        HintcError: tflite-micro is not installed, or it cannot run the model: the reason is what
+            it writes to standard error.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        if not micro_installed():
+            raise HintcError(
+                "the runtime 'tflm' is not installed",
+                why="TFLite Micro's interpreter comes with the package tflite-micro",
+                remedy="Install hintc[tflm] (wheels exist for Linux on x86-64).",
+            )
+        self._module = importlib.import_module(_MODULE)
+        self._interpreter = self._allocated(bytes(model))
+        graph = self._module.convert_bytearray_to_object(bytes(model)).subgraphs[0]
+        self._inputs = self._infos(graph, graph.inputs, self._interpreter.get_input_details)
+        self._outputs = self._infos(graph, graph.outputs, self._interpreter.get_output_details)
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The model's inputs in order."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The model's outputs in order."""
+        return self._outputs
+
+    def run(self, feeds: Any) -> dict[str, Array]:
+        """One invoke.
+
+        Args:
+            feeds: a value for each input, by name or in order, in its shape.
+
+        Returns:
+            Output name -> value, in the model's order.
+
+        Raises:
+            HintcError: missing, unknown or unfit feeds; the runtime failed.
+        """
+        values = bound_feeds(feeds, self.inputs)
+        captured = None
+        try:
+            with captured_output() as captured:
+                for at, value in enumerate(values):
+                    self._interpreter.set_input(value, at)
+                self._interpreter.invoke()
+            return {
+                info.name: np.array(self._interpreter.get_output(at))
+                for at, info in enumerate(self.outputs)
+            }
+        except (ValueError, RuntimeError) as error:
+            raise _failed(error, captured.text if captured else "") from error
+
+    def arena_bytes(self) -> int:
+        """Bytes of the arena that the model takes here, after a `run`.
+
+        Tensors are as large on a microcontroller; the structures beside them, which point to
+        things, take half of their place where pointers have 32 bits.
+        """
+        with captured_output() as captured:
+            self._interpreter.print_allocations()
+        total = _TOTAL.search(captured.text)
+        if total is None:
+            raise HintcError("TFLite Micro does not say how much memory it takes")
+        return int(total[1])
+
+    def _allocated(self, model: bytes) -> Any:
+        """TFLite Micro's own interpreter."""
+        captured = None
+        try:
+            with captured_output() as captured:
+                return self._module.Interpreter.from_bytes(model, arena_size=_ARENA_BYTES)
+        except (ValueError, RuntimeError) as error:
+            raise _failed(error, captured.text if captured else "") from error
+
+    def _infos(self, graph: Any, tensors: Sequence[int], details: Any) -> tuple[TensorInfo, ...]:
+        found = []
+        for at, index in enumerate(tensors):
+            detail = details(at)
+            name = graph.tensors[index].name.decode("utf-8", "replace").removesuffix(":0")
+            shape = tuple(int(size) for size in detail["shape"])
+            found.append(TensorInfo(name, shape, np.dtype(detail["dtype"])))
+        return tuple(found)
+
+
+def _failed(error: Exception, text: str) -> HintcError:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return HintcError(
+        "TFLite Micro cannot run the model", why=" | ".join([*lines[:4], str(error)])[:600]
+    )

@@ -1,0 +1,146 @@
+"""target="tflm": what TFLite Micro runs, in its own interpreter; what it cannot is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import hintc
+from hintc.convert import check
+from hintc.errors import HintcError
+from hintc.runtime.micro import MicroInterpreter
+from hintc.tflite.flatbuffer import Model
+from hintc.tflite.micro import OPERATORS, check_micro, estimated_arena
+from scripts.micro_operators import one_operator
+
+STEPS, DEPTH = 9, 5
+LAYERS = keras.layers
+
+
+def sequential(*layers: Any, **options: Any) -> Any:
+    return keras.Sequential([keras.Input((STEPS, DEPTH), **options), *layers])
+
+
+def seq2seq() -> Any:
+    inputs = keras.Input((STEPS, DEPTH))
+    rows, h, c = LAYERS.LSTM(8, return_sequences=True, return_state=True)(inputs)
+    last = LAYERS.LSTM(8, go_backwards=True)(rows, initial_state=[h, c])
+    return keras.Model(inputs, LAYERS.Dense(2)(last))
+
+
+MODELS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
+    "stacked": (
+        lambda: sequential(
+            LAYERS.LSTM(16, return_sequences=True), LAYERS.LSTM(8), LAYERS.Dense(3, "softmax")
+        ),
+        {"UNIDIRECTIONAL_SEQUENCE_LSTM": 2},
+    ),
+    "bidirectional": (
+        lambda: sequential(LAYERS.Bidirectional(LAYERS.LSTM(8, return_sequences=True))),
+        {"UNIDIRECTIONAL_SEQUENCE_LSTM": 2, "REVERSE_V2": 2},
+    ),
+    "seq2seq": (seq2seq, {"UNIDIRECTIONAL_SEQUENCE_LSTM": 2}),
+    "conv": (
+        lambda: sequential(
+            LAYERS.Conv1D(8, 3, activation="relu"),
+            LAYERS.BatchNormalization(),
+            LAYERS.LSTM(8, return_sequences=True),
+            LAYERS.LayerNormalization(),
+        ),
+        {"UNIDIRECTIONAL_SEQUENCE_LSTM": 1},
+    ),
+    "gru": (lambda: sequential(LAYERS.GRU(8), LAYERS.Dense(3)), {"WHILE": 1}),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_runs_in_tflite_micro(name: str) -> None:
+    build, operators = MODELS[name]
+    keras.utils.set_random_seed(1)
+    model = build()
+    converted = hintc.convert(model, target="tflm", check=True)
+    found = converted.report.operators
+    assert {op: found.get(op) for op in operators} == operators
+    assert not {"SHAPE", "PACK"} & set(found), "sizes are computed"
+    feed = np.random.default_rng(0).standard_normal((1, STEPS, DEPTH)).astype("f4")
+    interpreter = MicroInterpreter(converted.tflite)
+    for _ in range(2):  # a state that leaks shows in the second
+        (result,) = interpreter.run([feed]).values()
+        np.testing.assert_allclose(result, model(feed).numpy(), atol=2e-6)
+    used = converted.report.sizes["arena"]
+    assert used == interpreter.arena_bytes()
+    assert 0.9 * used < estimated_arena(Model.read(converted.tflite)) < 1.35 * used
+
+
+def test_a_free_batch_becomes_1_and_a_fixed_one_stays() -> None:
+    free = hintc.convert(sequential(LAYERS.LSTM(4)), target="tflm")
+    assert MicroInterpreter(free.tflite).inputs[0].shape == (1, STEPS, DEPTH)
+    assert [r.code for r in free.report.remarks].count("batch-fixed") == 1
+    fixed = hintc.convert(sequential(LAYERS.LSTM(4), batch_size=2), target="tflm", check=True)
+    assert MicroInterpreter(fixed.tflite).inputs[0].shape == (2, STEPS, DEPTH)
+    assert "batch-fixed" not in [r.code for r in fixed.report.remarks]
+
+
+def dynamic_time() -> Any:
+    return keras.Sequential([keras.Input((None, DEPTH)), LAYERS.LSTM(4)])
+
+
+def tiles() -> Any:
+    return tf.function(
+        lambda x: tf.tile(x, [1, 2]), input_signature=[tf.TensorSpec([1, 4], tf.float32)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "options", "message"),
+    [
+        (dynamic_time, {}, r"needs every size before the model runs.*fixed size"),
+        (tiles, {}, "has no kernel for 'TILE'.*target='tflite'"),
+        (lambda: sequential(LAYERS.LSTM(4)), {"quantize": "dynamic"}, "NaN"),
+        (lambda: sequential(LAYERS.LSTM(4)), {"quantize": "float16"}, "float16"),
+        (
+            lambda: sequential(LAYERS.Flatten(), LAYERS.Dense(64)),
+            {"quantize": "dynamic"},
+            "in float with int8 weights.*quantize='int8'",
+        ),
+    ],
+)
+def test_what_it_cannot_run_is_refused(
+    build: Callable[[], Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(HintcError, match=message):
+        hintc.convert(build(), target="tflm", **options)
+
+
+def test_without_the_package_the_arena_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "micro_installed", lambda: False)
+    report = hintc.convert(sequential(LAYERS.LSTM(4)), target="tflm").report
+    assert "is not installed" in next(r.reason for r in report.remarks if r.code == "target")
+    assert report.sizes["arena"] > 1000
+
+
+def test_the_interpreter_says_what_is_wrong() -> None:
+    with pytest.raises(HintcError, match=r"TFLite Micro cannot run the model.*TILE"):
+        MicroInterpreter(one_operator("TILE"))
+    converted = hintc.convert(sequential(LAYERS.LSTM(4)), target="tflm")
+    with pytest.raises(HintcError, match=r"is fed with shape \[3, 9, 5\]"):
+        MicroInterpreter(converted.tflite).run([np.zeros((3, STEPS, DEPTH), "f4")])
+
+
+def test_the_table_of_operators_is_the_interpreters() -> None:
+    script = Path(__file__).parent / "scripts" / "micro_operators.py"
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert set(run.stdout.split()) == OPERATORS
+
+
+def test_check_micro_names_the_operator() -> None:
+    with pytest.raises(HintcError, match=r"node 'x': TFLite Micro has no kernel for 'TILE'"):
+        check_micro(Model.read(one_operator("TILE")))
