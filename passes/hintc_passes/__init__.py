@@ -6,13 +6,14 @@ package, and the registry imports its modules.
 
 # The batch is fixed before anything is computed from it. Then stubs: what they stand for must be
 # there before anything else looks. Then control flow v1, while bodies are still functions with
-# frames of their own. Then calls: what is inside a function is seen only when it is in line. Conditions that only save time go next: they hide steps. Cells
-# that are one op are spelled out before anyone looks for steps. Hints are collected before loops
-# are raised, because a hint says where a step begins and ends. Dead code goes before loops are
-# raised too: a sequence that nobody reads would be one that a kernel has to give. Packed states are
-# taken apart before lengths are peeled, which may read a final state from the outputs; that is
-# before cells are split: the masks cover all cells of a loop at once. Directions are joined once
-# layers are fused calls; only then TensorFlow sees through all of them to the sizes of values.
+# frames of their own. Then calls: what is inside a function is seen only when it is in line.
+# Conditions that only save time go next: they hide steps. Cells that are one op are spelled out
+# before anyone looks for steps. Hints are collected before loops are raised, because a hint says
+# where a step begins and ends. Dead code goes before loops are raised too: a sequence that nobody
+# reads would be one that a kernel has to give. Packed states are taken apart before lengths are
+# peeled, which may read a final state from the outputs; that is before cells are split: the masks
+# cover all cells of a loop at once. Directions are joined once layers are fused calls; only then
+# TensorFlow sees through all of them to the sizes of values.
 DEFAULT_PIPELINE = ",".join(
     (
         "fix-batch",
