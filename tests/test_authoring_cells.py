@@ -312,7 +312,7 @@ def test_a_state_that_is_computed_between_steps_starts_another_call() -> None:
     assert [len(call["I0"]) for call in hints(graph).values()] == [2 * TIME, TIME]
 
 
-def test_lengths_keep_a_static_loop_one_call() -> None:
+def test_each_step_in_a_condition_is_a_call_of_its_own() -> None:
     before = v1.control_flow_v2_enabled()
     v1.disable_control_flow_v2()
     try:
@@ -321,7 +321,10 @@ def test_lengths_keep_a_static_loop_one_call() -> None:
                 cell = TFLiteLSTMCell(UNITS, state_is_tuple=state_is_tuple)
                 steps, lengths = tf.unstack(feed()), tf.constant([TIME, 1, 2])
                 v1.nn.static_rnn(cell, steps, sequence_length=lengths, dtype=tf.float32)
-            assert [len(call["I0"]) for call in hints(graph).values()] == [TIME]
+            assert [len(call["I0"]) for call in hints(graph).values()] == [1] * TIME
+            places = {op._get_control_flow_context() for op in graph.get_operations()
+                      if "InputHint-" in op.name and op.type == "Identity"}  # fmt: skip
+            assert len(places) == TIME
     finally:
         (v1.enable_control_flow_v2 if before else v1.disable_control_flow_v2)()
 

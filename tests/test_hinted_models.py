@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import hintc
 from hintc.runtime import interpreter, session
@@ -27,6 +28,7 @@ from hinted_graphs import (
     freeze,
     lengths_dynamic,
     mixed,
+    placeholder,
     stacked,
     static,
     two_rnns,
@@ -37,6 +39,7 @@ from hinted_graphs import (
     user_sparse_arguments,
 )
 
+v1 = tf.compat.v1
 LSTM, RNN = "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN"
 BOTH_LSTM, BOTH_RNN = "BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN"
 UNFUSED = ("WHILE", "CUSTOM", "Flex")
@@ -160,6 +163,22 @@ def test_sequence_lengths_give_right_results(cell: str, directions: int) -> None
     model = freeze(build)
     converted = convert(model)
     assert not [k for k in op_counts(converted.tflite) if k.startswith(("CUSTOM", "Flex"))]
+    check_tflite(converted.tflite, model, 1e-5)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_lengths_in_a_static_loop_that_was_trained_in_this_graph(version: int) -> None:
+    def build() -> list[Any]:
+        x, lengths = placeholder([3, None, 4]), placeholder([None], "lengths", tf.int32)
+        cell = hintc.TFLiteLSTMCell(3)
+        ys, _ = v1.nn.static_rnn(cell, tf.unstack(x), sequence_length=lengths, dtype=tf.float32)
+        y = tf.stack(ys, name="y")
+        v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_sum(y))
+        return [y]
+
+    model = freeze(build, version)
+    converted = convert(model)
+    assert op_counts(converted.tflite)[LSTM] == 1, [str(r) for r in converted.report.remarks]
     check_tflite(converted.tflite, model, 1e-5)
 
 

@@ -16,15 +16,14 @@ WRONG = ("wrong", "illegal", "too much")
 
 
 LATER: dict[str, Callable[[Recipe], bool]] = {
-    "hints in conditions": lambda model: model.lengths and model.front == "hinted static",
     "dropout in unrolled steps": lambda model: any(
         {"dropout", "unroll"} <= set(cell.options) for group in model.groups for cell in group.cells
     ),
 }
 """What does not fuse yet, or not convert: such a model must only not be wrong.
 
-static_rnn puts each hinted step with lengths in a condition. The mask of Keras 2 is made from the
-first step's input: ones, but not provably of the shape of the other inputs."""
+The mask of Keras 2 is made from the first step's input: ones, but not provably of the shape of the
+other inputs."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -66,6 +65,21 @@ FOUND: dict[str, Recipe] = {
     ),
     "static_rnn with lengths": replace(
         PLAIN, front="v1 static", groups=(Group((Cell("lstm", 4),)),), lengths=True
+    ),
+    "hints in conditions of control flow 1": replace(
+        PLAIN,
+        front="hinted static",
+        control_flow=1,
+        groups=(Group((Cell("rnn", 4), Cell("lstm", 4, {"num_proj": 3}))),),
+        lengths=True,
+        read=("sequence", "h"),
+    ),
+    "hints in conditions of control flow 2": replace(
+        PLAIN,
+        front="hinted static",
+        groups=(Group((Cell("lstm", 4),), "both"),),
+        lengths=True,
+        read=("sequence", "h"),
     ),
     "gates that share a dropout mask": replace(
         PLAIN,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hintc
 from hintc.graphdef import lift, lower
 from hintc.ir import Module
 from hintc.pipeline import PassPipeline
@@ -143,3 +144,38 @@ def test_a_shortcut_goes(branches: Callable[[Any, Any], Branches]) -> None:
 )
 def test_other_conditions_stay(branches: Callable[[Any, Any], Branches]) -> None:
     assert ifs(shortened(graph_def_of(branches))) == 1
+
+
+def trained(branches: Callable[[Any, Any], Branches]) -> Any:
+    """As `graph_def_of`, with what the gradient adds."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with control_flow(2), tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 2], "x")
+        lengths = v1.placeholder(tf.int32, [None], "lengths")
+        y = tf.cond(*branches(tf.sin(x), lengths))
+        tf.gradients(y * y, x)
+        names = [tf.identity(y, "y").op.name]
+        return v1.graph_util.extract_sub_graph(graph.as_graph_def(), names)
+
+
+def square_or_root(x: Any, lengths: Any) -> Branches:
+    import tensorflow as tf
+
+    return tf.reduce_sum(lengths) < 4, lambda: tf.sin(x * x), lambda: tf.sqrt(tf.abs(x) + 1.0)
+
+
+@pytest.mark.parametrize(("branches", "left"), [(skip_running, 0), (square_or_root, 1)])
+def test_results_for_the_gradient_go(branches: Callable[[Any, Any], Branches], left: int) -> None:
+    graph_def = trained(branches)
+    (condition,) = (n for n in graph_def.node if "If" in n.op)
+    assert len(condition.attr["Tout"].list.type) > 1
+    passes = PassPipeline.parse(PIPELINE + ",eliminate-dead-code")
+    compiled = hintc.compile(graph_def, ["x", "lengths"], ["y"], pipeline=passes)
+    assert ifs(compiled.module) == left
+    assert not any("Optional" in n.op for graph in compiled.module.graphs() for n in graph)
+    for lengths in [[1, 2], [4, 5]]:
+        x = np.random.default_rng(0).uniform(-1, 1, (2, 2)).astype(np.float32)
+        feeds = {"x": x, "lengths": np.array(lengths, np.int32)}
+        compare(graph_def, compiled.graph_def, feeds, ["y"])

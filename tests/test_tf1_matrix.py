@@ -35,21 +35,25 @@ def test_pairs_are_covered() -> None:
         assert {(getattr(c, first), getattr(c, second)) for c in chosen} == everything
 
 
-def raw_rnn(finished: Callable[[Any, Any], Any]) -> tuple[dict[str, Any], list[Any]]:
-    """raw_rnn over STEPS rows; `finished` gets the time and the last output."""
+Finished = Callable[[Any, Any, Any], Any]
+
+
+def raw_rnn(finished: Finished) -> tuple[dict[str, Any], list[Any]]:
+    """raw_rnn over STEPS rows; `finished` gets the time, the batch size and the last output."""
     x = v1.placeholder(tf.float32, [STEPS, None, UNITS], "x")
-    rows = tf.TensorArray(tf.float32, STEPS, element_shape=[None, UNITS]).unstack(x)
+    rows = tf.TensorArray(
+        tf.float32, STEPS, clear_after_read=False, element_shape=[None, UNITS]
+    ).unstack(x)
     cell = legacy_cells.BasicLSTMCell(UNITS)
 
     def step(time: Any, output: Any, state: Any, _: Any) -> Any:
         batch = tf.shape(x)[1]
         following = cell.zero_state(batch, tf.float32) if output is None else state
-        ended = finished(time, output) & tf.fill([batch], True)
         row = rows.read(tf.minimum(time, STEPS - 1))
-        return ended, row, following, output, None
+        return finished(time, batch, output), row, following, output, None
 
     ys, state, _ = v1.nn.raw_rnn(cell, step)
-    return {"x": x}, [ys.stack(), state.h]
+    return {"x": x}, [ys.stack(), state.h, state.c]
 
 
 def feeds(batch: int) -> dict[str, Any]:
@@ -57,20 +61,28 @@ def feeds(batch: int) -> dict[str, Any]:
     return {"x": x.astype(np.float32)}
 
 
-@pytest.mark.xfail(
-    reason="a bound that is spread over the rows by And is not followed", strict=True
+BOUNDS: dict[str, Finished] = {
+    "and": lambda time, batch, _: (time >= STEPS) & tf.fill([batch], True),
+    "filled bound": lambda time, batch, _: time >= tf.fill([batch], tf.constant(3)),
+    "filled flag": lambda time, batch, _: tf.fill([batch], time > 2),
+    "tiled": lambda time, batch, _: tf.tile([~(time < STEPS)], [batch]),
+    "the first of two": lambda time, batch, _: (time >= 4) | tf.fill([batch], time >= 2),
+    "the last of two": lambda time, batch, _: time >= tf.maximum(tf.fill([batch], 2), STEPS),
+}
+
+
+@pytest.mark.parametrize(
+    ("bound", "version"), [(b, 2 - k % 2) for k, b in enumerate(BOUNDS)] + [("and", 1)]
 )
-@pytest.mark.parametrize("version", [1, 2])
-def test_raw_rnn_with_a_provable_bound(version: int) -> None:
-    model = frozen(lambda: raw_rnn(lambda time, output: time >= STEPS), feeds, control_flow=version)
-    outcome = check(model)
-    assert outcome.good, outcome
+def test_raw_rnn_with_a_bound_for_all_rows(bound: str, version: int) -> None:
+    outcome = check(frozen(lambda: raw_rnn(BOUNDS[bound]), feeds, control_flow=version))
+    assert outcome.status == "fused", outcome
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_raw_rnn_that_stops_on_data_is_one_error(version: int) -> None:
-    def finished(time: Any, output: Any) -> Any:
-        done = time >= STEPS
+    def finished(time: Any, batch: Any, output: Any) -> Any:
+        done = (time >= STEPS) & tf.fill([batch], True)
         return done if output is None else done | (tf.reduce_sum(output, 1) > 0.5)
 
     model = frozen(lambda: raw_rnn(finished), feeds, control_flow=version)

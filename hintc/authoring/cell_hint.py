@@ -3,7 +3,9 @@
 A cell is called once for each step (or once in all, in a loop's body), and the steps of a chain,
 each starting from the state that the one before left, are one call of the fused function. Steps
 that start from anything else belong to another call: a cell object may serve two sequences, two
-layers or two graphs, and merging them would claim a recurrence that is not there.
+layers or two graphs, and merging them would claim a recurrence that is not there. A step in a
+condition, where static_rnn puts each one that has lengths, is a call of its own: what one branch
+computes, its weights among it, another cannot read.
 """
 
 from __future__ import annotations
@@ -24,11 +26,33 @@ _HANDS_ON = {
 
 
 @dataclass(frozen=True)
+class _Place:
+    """A graph, and the condition or loop of control flow v1 in it, if any."""
+
+    graph: Any
+    context: Any
+
+    @classmethod
+    def current(cls) -> _Place:
+        import tensorflow as tf
+
+        graph = tf.compat.v1.get_default_graph()
+        return cls(graph, graph._get_control_flow_context())
+
+
+@dataclass(frozen=True)
 class Chain:
-    """One call of the fused function: its hint, and the hinted weights by name."""
+    """One call of the fused function.
+
+    Attributes:
+        hint: of the call.
+        weights: the hinted weights by name.
+        place: where the weights can be read.
+    """
 
     hint: OpHint
     weights: Mapping[str, Tensor]
+    place: _Place
 
 
 class CellHint:
@@ -51,8 +75,8 @@ class CellHint:
 
     def begin_step(self, states: Sequence[Tensor]) -> Chain:
         """The chain that a step with these states continues, or a new one."""
-        chain = self._continued(states)
-        if chain is None:
+        chain, place = self._continued(states), _Place.current()
+        if chain is None or chain.place != place:
             hint = OpHint(self._function_name, **self._constants)
             chain = Chain(
                 hint,
@@ -60,6 +84,7 @@ class CellHint:
                     name: hint.add_input(variable, name=name, index_override=index)
                     for name, (index, variable) in self._variables.items()
                 },
+                place,
             )
         return chain
 

@@ -194,6 +194,11 @@ def is_hint(node: Node) -> bool:
     return bool(at[FUNCTION_UUID])
 
 
+def hinted_function(node: Node) -> str:
+    """The function that a hint node says its argument or result belongs to."""
+    return _text(node, FUNCTION_NAME)
+
+
 def is_stub(node: Node) -> bool:
     """True if the node is a stub: the one operation that a converted hint became."""
     return STUB_INDICES in node.attributes

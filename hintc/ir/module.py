@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from hintc.errors import HintcError
@@ -99,6 +99,16 @@ class Function(_Sourced):
         node = self.graph.add(ARG, (), {"T": dtype, "index": len(self.graph.args)}, name=name)
         self.graph.args.append(node)
         return node
+
+    def drop_args(self, args: Iterable[Node]) -> None:
+        """Take away arguments that nothing in the body reads.
+
+        Raises:
+            HintcError: something does read one.
+        """
+        self.graph.remove(args)
+        for index, node in enumerate(self.graph.args):
+            node.attributes["index"] = index
 
     def __repr__(self) -> str:
         return f"<Function '{self.name}'>"

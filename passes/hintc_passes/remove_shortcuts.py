@@ -8,7 +8,11 @@ static_rnn writes each step with lengths so::
     else: where(lengths <= t, old, new)
 
 Where all lengths are at most t the last line gives `old` as well, and where none is it gives `new`.
-Makes the nodes of that last branch, in line, for every step.
+Makes the nodes of that last branch, in line, for every step. A cell hinted inside has one step in
+its hint, which says nothing of the chain: where one such cell starts with the state that another
+leaves, both lose their hints, and the chain is recognised by what it computes.
+
+Conditions lose results that nobody reads first: the gradient of one has added some.
 
 Leaves alone conditions of which this cannot be proved, branches with side effects, and those that
 might fail for values they are not meant for.
@@ -29,7 +33,9 @@ from hintc.ir.opdefs import IF_OPS, WHILE_OPS
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc_passes.loops.shortcuts import BRANCHES, Shortcuts
+from hintc_passes.hinting.single_steps import dissolve_steps
+from hintc_passes.loops.shortcuts import Shortcuts
+from hintc_passes.loops.unread_results import BRANCHES, drop_unread_results
 
 _MAY_FAIL = ("Gather", "ResourceGather", "TensorArray", "TensorList", *WHILE_OPS)
 """Ops, by how they begin, that may fail, or never end, for values that they are not meant for."""
@@ -47,9 +53,12 @@ class RemoveShortcuts(Pass):
     def run(self, module: Module) -> PassReport:
         """Remove every shortcut that the main graph reaches, outer ones first."""
         report = PassReport()
+        left = drop_unread_results(module)
+        if left:
+            report.count("branches shortened", len(left))
         shortcuts, effects = Shortcuts(module), Effects(module)
-        left: dict[str, None] = {}
         for graph in reversed(needed_graphs(module)):
+            taken: list[Node] = []
             pending = [node for node in reversed(graph.topological()) if node.op in IF_OPS]
             while pending:
                 node = pending.pop()
@@ -57,8 +66,13 @@ class RemoveShortcuts(Pass):
                 if branch is None or not _may_always_run(module, effects, node, branch):
                     continue
                 left.update(dict.fromkeys(ref.name for ref in _branches(node)))
-                pending.extend(n for n in _take(module, graph, node, branch) if n.op in IF_OPS)
+                nodes = _take(module, graph, node, branch)
+                taken += nodes
+                pending.extend(n for n in nodes if n.op in IF_OPS)
                 report.count("removed")
+            dissolved = dissolve_steps(n for n in taken if n in graph)
+            if dissolved:
+                report.count("hints dissolved", dissolved)
         remove_unused_functions(module, left)
         return report
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from hintc.call_graph import Effects
 from hintc.graphdef.emit import Emitter
+from hintc.hints.protocol import CELLS, hinted_function, is_hint
 from hintc.ir import Function, FunctionRef, Module, Node, Port
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
@@ -111,9 +112,14 @@ class _Building:
         check_closed(self._graph, self._doomed, merges)
 
     def _is_idle(self, node: Node) -> bool:
-        """True for what freezing leaves in branches without a reader: constants and pivots."""
+        """True for what freezing leaves in branches without a reader.
+
+        Constants, pivots, and hinted results of cells, such as the c of a last step.
+        """
         if node.op != "Identity":
             return node.op in ("Const", "NoOp")
+        if is_hint(node) and hinted_function(node) in CELLS and self._graph.results:
+            return True
         switch = node.operands[0].node
         return switch in self._switches and (
             source_of(switch.operands[0]) == self._condition.predicate

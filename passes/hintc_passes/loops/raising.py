@@ -149,7 +149,7 @@ class _Raising:
                 values[variable.arg] = Port(arg)
         picks = self._add_lists(function, values)
         self._add_counters(function, t, values)
-        self._add_flags(function, t, values)
+        flags = self._add_flags(function, t, values)
         copies = graft(self._nodes, function.graph, values)
         for item in picks:
             values[Port(item)] = _as_gather(function.graph, copies[item])
@@ -157,6 +157,11 @@ class _Raising:
             kind = "next" if at < len(self._states) else "y"
             value = values.get(port) or Port(copies[port.node], port.index)
             function.graph.add_result(f"{kind}_{at}", value)
+        if flags is not None:
+            _take_unended(function.graph, flags)
+            unread = [v for v in self._invariants if not function.graph.uses(values[v.arg])]
+            function.drop_args([values[v.arg].node for v in unread])
+            self._invariants = [v for v in self._invariants if v not in unread]
         return function
 
     def _add_lists(self, function: Function, values: dict[Port, Port]) -> list[Node]:
@@ -186,14 +191,22 @@ class _Raising:
                 value = emit.add(value, emit.constant(np.int32(first), f"{name}/first"), name)
             values[variable.arg] = value
 
-    def _add_flags(self, function: Function, t: Port, values: dict[Port, Port]) -> None:
+    def _add_flags(self, function: Function, t: Port, values: dict[Port, Port]) -> Port | None:
+        """Flags in terms of the step; the stand-in for those that are false in each step."""
         emit = Emitter(function.graph, "", ())
+        unended: Port | None = None
         for variable in self._ended:
-            if variable.of is not None and self._is_read(variable.arg):
+            if not self._is_read(variable.arg):
+                continue
+            if variable.of is None:
+                unended = unended or emit.constant(np.array(False), "ended")
+                values[variable.arg] = unended
+            else:
                 lengths = values[variable.of.arg]
                 values[variable.arg] = emit.binary(
                     "GreaterEqual", t, lengths, variable.arg.node.name
                 )
+        return unended
 
     def _check_state_shapes(self, body: Function) -> None:
         """A state that grows (by broadcasting, say) is no state of a Scan."""
@@ -329,6 +342,14 @@ class _Raising:
             attributes: dict[str, AttributeValue] = {"T": dtype_of(rows)}
             graph.add("Identity", [rows], attributes, name=name, device=device, origin=(name,))
         return before
+
+
+def _take_unended(graph: Graph, flags: Port) -> None:
+    """Let what picks values by flags that are false in each step be the value it picks then."""
+    picks = [use.node for use in graph.uses(flags)]
+    for pick in picks:
+        graph.replace_uses(Port(pick), pick.operands[2])
+    sweep(graph, picks)
 
 
 def _as_gather(graph: Graph, item: Node) -> Port:

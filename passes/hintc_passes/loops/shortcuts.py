@@ -9,9 +9,8 @@ from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import FunctionRef, Module, Node, Port
 from hintc.ir.opdefs import IF_OPS
 from hintc_passes.analysis.values import known_scalar, source_of
+from hintc_passes.loops.unread_results import BRANCHES
 
-BRANCHES = ("then_branch", "else_branch")
-"""Attributes of an If that are functions: for a true and for a false condition."""
 _AT_MOST = {"LessEqual": (0, True), "Less": (-1, True), "Greater": (0, False)}
 _AT_MOST |= {"GreaterEqual": (-1, False)}
 """Op -> (offset, holds): ``x op c`` says whether ``x <= c + offset`` holds."""

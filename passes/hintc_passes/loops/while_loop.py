@@ -44,11 +44,13 @@ class Variable:
         arg: it, in the body.
         next: its next value in the body, behind Identity nodes.
         role: what it is for.
-        counts: for a counter, its value in terms of the step.
+        counts: for a counter, its value in terms of the step; for flags without lengths, what is
+            0 or more once they are true.
         items: for a read list its TensorListGetItem nodes; for a written one the one
             TensorListSetItem.
         ends: for a written list the nodes that read its final value.
-        of: the lengths of rows that have ended; the list of rows read ahead.
+        of: the lengths of rows that have ended, None if all end at once; the list of rows read
+            ahead.
     """
 
     at: int
