@@ -17,14 +17,10 @@ WRONG = ("wrong", "illegal", "too much")
 
 LATER: dict[str, Callable[[Recipe], bool]] = {
     "hints in conditions": lambda model: model.lengths and model.front == "hinted static",
-    "dropout in unrolled steps": lambda model: any(
-        {"dropout", "unroll"} <= set(cell.options) for group in model.groups for cell in group.cells
-    ),
 }
 """What does not fuse yet, or not convert: such a model must only not be wrong.
 
-static_rnn puts each hinted step with lengths in a condition. The mask of Keras 2 is made from the
-first step's input: ones, but not provably of the shape of the other inputs."""
+static_rnn puts each hinted step with lengths in a condition."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)
