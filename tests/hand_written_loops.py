@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from hand_written_cells import Step
-from recurrent_models import Walk
+from recurrent_models import STEPS, Walk
 
 States = list[tuple[Any, ...]]
 """(h,) or (h, c) of each cell of a loop, of the last direction last."""
@@ -40,7 +40,7 @@ class _Places:
 
     def __init__(self, x: Any, walk: Walk, backward: bool) -> None:
         self._x, self._walk, self._backward = x, walk, backward
-        self.length = int(x.shape[0]) if walk.literal else tf.shape(x)[0]
+        self.length = STEPS if walk.literal else tf.shape(x)[0]
         self._rows: Any = None
         if walk.row == "array":
             self._rows = tf.TensorArray(tf.float32, self.length, element_shape=x.shape[1:])

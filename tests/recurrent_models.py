@@ -268,6 +268,8 @@ def recipe(seed: int, control_flow: tuple[int, ...] = (1, 2)) -> Recipe:
 
 def _varied(made: Recipe, chance: random.Random) -> Recipe:
     """The recipe with what was added later, drawn apart so that all else stays as it was."""
+    if made.front in GRAPHS[4:] and chance.random() < 0.3:
+        made = _in_a_row(made, chance)
     groups = []
     for number, group in enumerate(made.groups):
         if made.front in GRAPHS[4:] and chance.random() < 0.6:
@@ -278,6 +280,16 @@ def _varied(made: Recipe, chance: random.Random) -> Recipe:
     taps = ["sequence", "h", *(["c"] if groups[0].cells[-1].kind == "lstm" else [])]
     taps = [what for what in taps if len(groups) > 1 and chance.random() < 0.15]
     return replace(made, groups=tuple(groups), taps=tuple(taps))
+
+
+def _in_a_row(made: Recipe, chance: random.Random) -> Recipe:
+    """Two plain layers with nothing between: the one reads just what the other has written."""
+    kind = chance.choice(("lstm", "lstm", "rnn"))
+    options = {"order": "ifgo", "packing": "two"} if kind == "lstm" else {}
+    ways = [chance.choice(("forward", "backward")) for _ in range(2)]
+    groups = tuple(Group((Cell(kind, WIDTH, options),), way) for way in ways)
+    read = tuple(what for what in made.read if kind == "lstm" or what != "c")
+    return replace(made, groups=groups, read=read or ("sequence",), beside="nothing")
 
 
 def _walk(chance: random.Random, made: Recipe) -> Walk:

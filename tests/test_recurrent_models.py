@@ -9,7 +9,7 @@ import pytest
 
 from model_check import check
 from recurrent_fronts import build
-from recurrent_models import Cell, Group, Recipe, check_seed, recipe
+from recurrent_models import Cell, Group, Recipe, Walk, check_seed, recipe
 
 SEEDS = range(1000, 1040)
 WRONG = ("wrong", "illegal", "too much")
@@ -97,6 +97,33 @@ FOUND: dict[str, Recipe] = {
         PLAIN, front="v1 dynamic", beside="nested", groups=(Group((Cell("lstm", 3),)),)
     ),
     "lengths by tf.where": replace(PLAIN, lengths=True, read=("sequence", "h")),
+    "a loop over what a loop has written from the end": replace(
+        PLAIN,
+        groups=(
+            replace(LSTM, walk=Walk("down", "slice", literal=True, turn="write")),
+            replace(LSTM, initial="other", walk=Walk()),
+        ),
+    ),
+    "lengths in a loop that counts down and reads forward": replace(
+        PLAIN,
+        front="autograph",
+        groups=(replace(LSTM, walk=Walk("down", "slice")),),
+        time_major=False,
+        lengths=True,
+    ),
+    "a reversed tf.scan of which the last c is read": replace(
+        PLAIN,
+        front="scan",
+        groups=(replace(LSTM, direction="backward", initial="computed", walk=Walk()),),
+        read=("sequence", "c"),
+        dynamic_time=True,
+    ),
+    "steps unrolled under the mask of a dropout": replace(
+        PLAIN,
+        front="keras 2",
+        groups=(Group((Cell("lstm", 4, {"dropout": 0.2, "unroll": True}),)),),
+        time_major=False,
+    ),
     "lengths, and only h is read": replace(
         PLAIN, front="v1 dynamic", groups=(Group((Cell("lstm", 4),)),), lengths=True, read=("h",)
     ),
