@@ -308,6 +308,14 @@ def test_it_converts(name: str) -> None:
                 np.testing.assert_allclose(found[output], value, rtol=0, atol=1e-5)
 
 
+def test_a_loop_of_no_steps_is_an_error() -> None:
+    """Of `docs/pipeline.md`: TFLite writes nothing into a tensor of no rows."""
+    graph_def = traced(scan_of_two_from_the_first_rows, x=SPEC)
+    converted = hintc.convert(graph_def, ["x"], outputs_of(graph_def))
+    with pytest.raises(hintc.HintcError, match="DYNAMIC_UPDATE_SLICE"):
+        run(converted.tflite, {"x": feed(2, 1)})
+
+
 def after_another(x: Any, *, backwards: tuple[bool, bool]) -> list[Any]:
     """Two LSTMs in loops of a fixed length; the second reads what the first has written."""
     rows, last = x, None
