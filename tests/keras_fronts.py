@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -51,10 +51,11 @@ class KerasFront:
         if recipe.lengths:
             y = layers.Masking()(y)
         states: list[Any] = []
+        taps: list[Any] = []
         for number, group in enumerate(recipe.groups):
             last = number == len(recipe.groups) - 1
             only_last = last and "sequence" not in recipe.read and recipe.beside == "nothing"
-            before, run = y, self._group(group, only_last)
+            before, run = y, self._group(group, only_last, self._ended(number, states))
             y, states = run(y)
             if recipe.beside == "shared" and number == 0:
                 y = layers.Add()([y, run(layers.Activation("tanh")(before))[0]])
@@ -62,12 +63,20 @@ class KerasFront:
                 y = layers.Add()([y, layers.Dense(group.width)(before)])
             if recipe.beside == "attention":
                 y = layers.Attention()([y, y])
-        return self._version.Model(given, self._read(y, states))
+            if not last:
+                taps += self._read(recipe.taps, group, y, states)
+        read = self._read(recipe.read, recipe.groups[-1], y, states)
+        return self._version.Model(given, [*read, *taps])
 
-    def _read(self, y: Any, states: list[Any]) -> list[Any]:
-        group = self._recipe.groups[-1]
+    def _ended(self, number: int, states: list[Any]) -> list[Any]:
+        """What the group before has ended with, (h,) or (h, c) of its last cell."""
+        if not number:
+            return []
+        return states[-2 if self._recipe.groups[number - 1].cells[-1].kind == "lstm" else -1 :]
+
+    def _read(self, wanted: Sequence[str], group: Group, y: Any, states: list[Any]) -> list[Any]:
         found = []
-        for what in self._recipe.read:
+        for what in wanted:
             if what == "sequence":
                 found.append(y)
             elif what == "last":
@@ -80,7 +89,9 @@ class KerasFront:
                     found.append(mine[-last:]["hc".index(what)])
         return found
 
-    def _group(self, group: Group, only_last: bool) -> Callable[[Any], tuple[Any, list[Any]]]:
+    def _group(
+        self, group: Group, only_last: bool, before: list[Any]
+    ) -> Callable[[Any], tuple[Any, list[Any]]]:
         """A function that may be called on several inputs: the layers are made once."""
         shared = {
             "return_sequences": not only_last,
@@ -92,15 +103,23 @@ class KerasFront:
             layer = self._layers.Bidirectional(layer, merge_mode=MERGES[group.merge])
         widths = [w for c in group.cells for w in [c.units] * (2 if c.kind == "lstm" else 1)]
         # Keras 3's and 2's stacks take nested states, which differ; they start from zeros here
-        computed = group.initial == "computed" and len(group.cells) == 1
+        single = len(group.cells) == 1
+        computed = group.initial == "computed" and single
         starts = [self._layers.Dense(w) for w in widths * group.ways] if computed else []
+        others = [before[min(k, len(before) - 1)] for k in range(len(widths)) if before]
+        others = [self._fit(*pair) for pair in zip(others, widths, strict=False)] * group.ways
 
         def run(x: Any) -> tuple[Any, list[Any]]:
             initial = {"initial_state": [start(x[:, 0]) for start in starts]} if starts else {}
+            if group.initial == "other" and single and others:
+                initial = {"initial_state": others}
             y, *states = layer(x, **initial)
             return y, self._flat(states)
 
         return run
+
+    def _fit(self, state: Any, width: int) -> Any:
+        return state if state.shape[-1] == width else self._layers.Dense(width)(state)
 
     def _flat(self, states: list[Any]) -> list[Any]:
         flat: list[Any] = []

@@ -12,8 +12,9 @@ from tf_keras.src.layers.rnn import legacy_cells
 
 import hintc
 from hand_written_cells import Step, hand_written
+from hand_written_loops import LOOPS, States, with_lengths
 from model_check import Array, Model, frozen
-from recurrent_models import DEPTH, STEPS, Cell, Group, Recipe
+from recurrent_models import DEPTH, STEPS, Cell, Group, Recipe, Walk
 
 v1 = tf.compat.v1
 ACTIVATIONS = {
@@ -23,8 +24,6 @@ ACTIVATIONS = {
     "sigmoid": tf.sigmoid,
     "linear": tf.identity,
 }
-States = list[tuple[Any, ...]]
-"""(h,) or (h, c) of each cell of a loop, of the last direction last."""
 
 
 def build(recipe: Recipe) -> Model:
@@ -71,6 +70,8 @@ class GraphFront:
         self._recipe = recipe
         self._random = np.random.default_rng(recipe.seed)
         self._lengths: Any = None
+        self._before: tuple[Any, ...] | None = None
+        """What the loop before has ended with, (h,) or (h, c) of its last cell."""
 
     def build(self) -> tuple[dict[str, Any], list[Any]]:
         """Its placeholders and outputs."""
@@ -81,7 +82,7 @@ class GraphFront:
         inputs = {"x": v1.placeholder(tf.float32, shape, "x")}
         if recipe.lengths:
             self._lengths = inputs["lengths"] = v1.placeholder(tf.int32, [batch], "lengths")
-        y = inputs["x"]
+        y, taps = inputs["x"], []
         states: States = []
         for number, group in enumerate(recipe.groups):
             before = y
@@ -90,7 +91,9 @@ class GraphFront:
                 y += before @ self._weights(int(before.shape[-1]), group.width)
             if recipe.beside == "attention":
                 y = attend(y, recipe.time_major)
-        return inputs, list(self._read(y, states))
+            if group is not recipe.groups[-1]:
+                taps += self._read(recipe.taps, group, y, states)
+        return inputs, [*self._read(recipe.read, recipe.groups[-1], y, states), *taps]
 
     def _array(self, *shape: int) -> Array:
         return self._random.uniform(-0.5, 0.5, shape).astype(np.float32)
@@ -98,17 +101,16 @@ class GraphFront:
     def _weights(self, *shape: int) -> Any:
         return tf.constant(self._array(*shape))
 
-    def _read(self, y: Any, states: States) -> Any:
-        for what in self._recipe.read:
+    def _read(self, wanted: Sequence[str], group: Group, y: Any, states: States) -> Any:
+        """What is wanted of a group; of both directions, two states."""
+        for what in wanted:
             if what == "sequence":
                 yield y
             elif what == "last":
                 yield y[-1] if self._recipe.time_major else y[:, -1]
             else:
-                ways = self._recipe.groups[-1].ways
-                cells = len(self._recipe.groups[-1].cells)
-                for way in range(ways):
-                    yield states[(way + 1) * cells - 1]["hc".index(what)]
+                for way in range(group.ways):
+                    yield states[(way + 1) * len(group.cells) - 1]["hc".index(what)]
 
     def _group(self, number: int, group: Group, x: Any) -> tuple[Any, States]:
         """Run a group, in the layout of the model."""
@@ -119,6 +121,7 @@ class GraphFront:
                 lambda k, value: (k + 1, tf.ensure_shape(run(value)[0], x.shape) + value),
                 [tf.constant(0), x],
             )[1]
+            self._before = None  # what is in the outer loop cannot be read outside
             return x, [(x[0], x[0])] * len(group.cells) * group.ways
         y, states = run(x)
         if self._recipe.beside == "shared" and number == 0:
@@ -129,15 +132,17 @@ class GraphFront:
         """A function that may be called on several inputs: the cells are made once."""
         names = {"forward": ["fw"], "backward": ["bw"], "both": ["fw", "bw"]}[group.direction]
         loops = {name: self._loop(f"group_{number}_{name}", group, depth) for name in names}
+        # so that each direction starts, in one group or another, where the other one ended
+        order = names[::-1] if number % 2 and group.initial == "other" else names
 
         def run(x: Any) -> tuple[Any, States]:
-            ys: list[Any] = []
-            states: States = []
-            for name, loop in loops.items():
-                y, found = loop(x) if name == "fw" else self._reversed(loop, x)
-                ys.append(y)
-                states += found
-            return merged(ys, group.merge), states
+            found: dict[str, tuple[Any, States]] = {}
+            for name in order:
+                around = name == "bw" and group.walk is None
+                found[name] = self._reversed(loops[name], x) if around else loops[name](x)
+                self._before = found[name][1][-1]
+            ys = [found[name][0] for name in names]
+            return merged(ys, group.merge), [s for name in names for s in found[name][1]]
 
         return run
 
@@ -157,15 +162,22 @@ class GraphFront:
             return self._tf1_loop(name, group)
         # constants of the step, or captured from around it
         weights = self._array if self._recipe.seed % 2 else self._weights
-        step = hand_written(group, depth, weights)
-        return lambda x: self._hand_loop(group, step, x)
+        step, backward = hand_written(group, depth, weights), name.endswith("bw")
+        return lambda x: self._hand_loop(group, step, x, backward)
 
     def _initial(self, group: Group, x: Any) -> States:
         """(h,) or (h, c) of each cell; x is time-major."""
         found: States = []
+        before = self._before if group.initial == "other" else None
         for cell in group.cells:
             widths = [cell.width] + ([cell.units] if cell.kind == "lstm" else [])
-            if group.initial == "computed":
+            if before is not None:
+                found.append(
+                    tuple(
+                        self._fit(before[min(k, len(before) - 1)], w) for k, w in enumerate(widths)
+                    )
+                )
+            elif group.initial == "computed":
                 found.append(
                     tuple(tf.sin(x[0] @ self._weights(int(x.shape[-1]), w)) for w in widths)
                 )
@@ -173,6 +185,10 @@ class GraphFront:
                 batch = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
                 found.append(tuple(tf.zeros([batch, w]) for w in widths))
         return found
+
+    def _fit(self, state: Any, width: int) -> Any:
+        now = int(state.shape[-1])
+        return state if now == width else tf.sin(state @ self._weights(now, width))
 
     # -- compat.v1 and hinted cells --------------------------------------------------------------
 
@@ -184,7 +200,7 @@ class GraphFront:
         def run(x: Any) -> tuple[Any, States]:
             time_major = x if self._recipe.time_major else tf.transpose(x, [1, 0, 2])
             options: dict[str, Any] = {"sequence_length": self._lengths, "dtype": tf.float32}
-            if group.initial == "computed":
+            if group.initial != "zeros":
                 first = [
                     tf1_state(c, s)
                     for c, s in zip(group.cells, self._initial(group, time_major), strict=True)
@@ -208,14 +224,15 @@ class GraphFront:
 
     # -- by hand ---------------------------------------------------------------------------------
 
-    def _hand_loop(self, group: Group, step: Step, x: Any) -> tuple[Any, States]:
+    def _hand_loop(self, group: Group, step: Step, x: Any, backward: bool) -> tuple[Any, States]:
         if not self._recipe.time_major:
             x = tf.transpose(x, [1, 0, 2])
         first, width = self._initial(group, x), group.cells[-1].width
         if self._lengths is not None:
             step = with_lengths(step, self._lengths, width)
-        loop = {"while": while_loop, "scan": scan_loop, "autograph": autograph_loop}
-        y, states = loop[self._recipe.front](step, x, first, width)
+        walk = group.walk or Walk(row="slice" if self._recipe.front == "autograph" else "array")
+        loop, backward = LOOPS[self._recipe.front], backward and group.walk is not None
+        y, states = loop(step, x, first, width, walk, backward)
         return (y if self._recipe.time_major else tf.transpose(y, [1, 0, 2])), states
 
 
@@ -278,54 +295,3 @@ def own_state(cell: Cell, state: Any) -> tuple[Any, ...]:
     if hasattr(state, "h"):
         return state.h, state.c
     return state[:, cell.units :], state[:, : cell.units]
-
-
-def with_lengths(step: Step, lengths: Any, width: int) -> Step:
-    """States stay, and outputs are zero, beyond the lengths."""
-
-    def masked(t: Any, row: Any, states: States) -> tuple[Any, States]:
-        y, following = step(t, row, states)
-        within = (t < lengths)[:, None]
-        kept = [
-            tuple(tf.where(within, new, old) for new, old in zip(*pair, strict=True))
-            for pair in zip(following, states, strict=True)
-        ]
-        return tf.where(within, y, tf.zeros_like(y)), kept
-
-    return masked
-
-
-def while_loop(step: Step, x: Any, first: States, width: int) -> tuple[Any, States]:
-    length = tf.shape(x)[0]
-    rows = tf.TensorArray(tf.float32, length, element_shape=x.shape[1:]).unstack(x)
-    ys = tf.TensorArray(tf.float32, length, element_shape=[x.shape[1], width])
-
-    def body(t: Any, ys: Any, states: States) -> Any:
-        y, following = step(t, rows.read(t), states)
-        return t + 1, ys.write(t, y), following
-
-    _, ys, states = tf.while_loop(lambda t, ys, states: t < length, body, [0, ys, first])
-    return ys.stack(), states
-
-
-def scan_loop(step: Step, x: Any, first: States, width: int) -> tuple[Any, States]:
-    start = tf.zeros([tf.shape(x)[1], width])
-    steps = tf.range(tf.shape(x)[0])
-    ys, states = tf.scan(
-        lambda carried, now: step(now[0], now[1], carried[1]), (steps, x), (start, first)
-    )
-    return ys, [tuple(value[-1] for value in state) for state in states]
-
-
-def autograph_loop(step: Step, x: Any, first: States, width: int) -> tuple[Any, States]:
-    run = tf.autograph.to_graph(_rows)
-    return run(tf.autograph.experimental.do_not_convert(step), x, first, width)  # type: ignore[no-any-return]
-
-
-def _rows(step: Step, x: Any, states: States, width: int) -> tuple[Any, States]:
-    length = tf.shape(x)[0]
-    ys = tf.TensorArray(tf.float32, length, element_shape=[x.shape[1], width])
-    for t in tf.range(length):
-        y, states = step(t, x[t], states)
-        ys = ys.write(t, y)
-    return ys.stack(), states

@@ -78,6 +78,36 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """How a loop by hand goes over its rows.
+
+    Attributes:
+        count: its index runs "up" from 0, "down" to 0, or "from one".
+        row: how it reads a row: "array" (a TensorArray), "slice" or "gather".
+        literal: whether it knows the number of steps, where that is fixed, as a number.
+        turn: what goes against the direction of the loop: "nothing", "read", "write" or "both".
+    """
+
+    count: str = "up"
+    row: str = "array"
+    literal: bool = False
+    turn: str = "nothing"
+
+    def reads_backward(self, backward: bool) -> bool:
+        """Whether a loop of this direction reads the last row first."""
+        return backward != (self.turn in ("read", "both"))
+
+    def writes_backward(self, backward: bool) -> bool:
+        """Whether a loop of this direction writes the last row first."""
+        return backward != (self.turn in ("write", "both"))
+
+    def __str__(self) -> str:
+        turned = f", {self.turn} turned" if self.turn != "nothing" else ""
+        literal = ", literal" if self.literal else ""
+        return f"[{self.count}, {self.row}{literal}{turned}]"
+
+
+@dataclass(frozen=True)
 class Group:
     """Cells that one loop runs, one after the other.
 
@@ -85,13 +115,17 @@ class Group:
         cells: the first reads the sequence.
         direction: "forward", "backward" or "both".
         merge: of both directions: "concat", "sum" or "mul".
-        initial: the states start as "zeros" or as something "computed" from the inputs.
+        initial: the states start as "zeros", as something "computed" from the inputs, or from the
+            final states of the loop before: that of the "other" direction or of the last group.
+        walk: of loops by hand: they go backward by index; None: their inputs and outputs are
+            reversed outside.
     """
 
     cells: tuple[Cell, ...]
     direction: str = "forward"
     merge: str = "concat"
     initial: str = "zeros"
+    walk: Walk | None = None
 
     @property
     def ways(self) -> int:
@@ -107,7 +141,14 @@ class Group:
         text = " > ".join(map(str, self.cells))
         text += f" {self.direction}" if self.direction != "forward" else ""
         text += f" {self.merge}" if self.direction == "both" else ""
-        return text + (" computed state" if self.initial == "computed" else "")
+        text += f" {self.walk}" if self.walk else ""
+        return text + (f" {self.initial} state" if self.initial != "zeros" else "")
+
+    @property
+    def walks_forward(self) -> bool:
+        """Whether the loops read and write row after row from the first one on."""
+        walk = self.walk
+        return walk is None or (self.direction == "forward" and walk.turn == "nothing")
 
 
 @dataclass(frozen=True)
@@ -123,6 +164,7 @@ class Recipe:
         lengths: whether rows have lengths (Keras: a mask).
         dynamic_batch, dynamic_time: which dimensions are unknown.
         read: what of the last group the outputs are: "sequence", "last", "h", "c".
+        taps: what of the groups before are outputs as well: "sequence", "h", "c".
         beside: what else is in the model: "nothing"; "residual": around each group; "attention":
             between groups; "shared": the first group runs on two inputs; "nested": the first group
             runs in an outer loop of two steps.
@@ -138,6 +180,7 @@ class Recipe:
     dynamic_time: bool
     read: tuple[str, ...]
     beside: str
+    taps: tuple[str, ...] = ()
 
     @property
     def keras(self) -> bool:
@@ -158,11 +201,21 @@ class Recipe:
                 outer = place == len(group.cells) - 1
                 if not read and outer and cell.trap in ("shifted", "reads c"):
                     cell = replace(cell, options=cell.options | {"trap": ""})
-                keeps_c = self.lengths and last and outer and not run and "c" in self.read
-                masked = self.lengths and self.keras
+                keeps_c = self.lengths and outer and self._reads_c(number)
+                keeps_c = keeps_c and (not run or group.initial == "other")
+                masked = self.lengths and (self.keras or not group.walks_forward)
                 exact = cell.exact and not (masked or keeps_c)
                 found += [(exact, cell.exact)] * group.ways
         return found
+
+    def _reads_c(self, number: int) -> bool:
+        """Whether anything reads this group's final c, of the outermost cells."""
+        following = self.groups[number : number + 2]
+        starts = [g for g in following[1:] if g.initial == "other"]
+        starts += [g for g in following[:1] if g.initial == "other" and g.ways == 2]
+        if any(cell.kind == "lstm" for group in starts for cell in group.cells):
+            return True
+        return "c" in (self.read if number == len(self.groups) - 1 else self.taps)
 
     @property
     def kernels(self) -> int:
@@ -183,7 +236,8 @@ class Recipe:
         parts += ["fixed batch"] if not self.dynamic_batch else []
         parts += ["dynamic time"] if self.dynamic_time else []
         parts += [self.beside] if self.beside != "nothing" else []
-        return f"{', '.join(parts)} -> {', '.join(self.read)}"
+        taps = [f"inner {what}" for what in self.taps]
+        return f"{', '.join(parts)} -> {', '.join([*self.read, *taps])}"
 
 
 def recipe(seed: int, control_flow: tuple[int, ...] = (1, 2)) -> Recipe:
@@ -197,7 +251,7 @@ def recipe(seed: int, control_flow: tuple[int, ...] = (1, 2)) -> Recipe:
     if beside == "nested" and (keras or front.startswith("hinted") or static):
         beside = "nothing"
     groups = _groups(chance, front, dynamic_time, nested=beside == "nested")
-    return Recipe(
+    made = Recipe(
         seed,
         front,
         chance.choice(control_flow),
@@ -208,6 +262,44 @@ def recipe(seed: int, control_flow: tuple[int, ...] = (1, 2)) -> Recipe:
         dynamic_time=dynamic_time,
         read=_read(chance, groups[-1]),
         beside=beside,
+    )
+    return _varied(made, random.Random(f"walks, starts and taps of {seed}"))
+
+
+def _varied(made: Recipe, chance: random.Random) -> Recipe:
+    """The recipe with what was added later, drawn apart so that all else stays as it was."""
+    if made.front in GRAPHS[4:] and chance.random() < 0.3:
+        made = _in_a_row(made, chance)
+    groups = []
+    for number, group in enumerate(made.groups):
+        if made.front in GRAPHS[4:] and chance.random() < 0.6:
+            group = replace(group, walk=_walk(chance, made))
+        if group.initial == "zeros" and (number or group.ways == 2) and chance.random() < 0.25:
+            group = replace(group, initial="other")
+        groups.append(group)
+    taps = ["sequence", "h", *(["c"] if groups[0].cells[-1].kind == "lstm" else [])]
+    taps = [what for what in taps if len(groups) > 1 and chance.random() < 0.15]
+    return replace(made, groups=tuple(groups), taps=tuple(taps))
+
+
+def _in_a_row(made: Recipe, chance: random.Random) -> Recipe:
+    """Two plain layers with nothing between: the one reads just what the other has written."""
+    kind = chance.choice(("lstm", "lstm", "rnn"))
+    options = {"order": "ifgo", "packing": "two"} if kind == "lstm" else {}
+    ways = [chance.choice(("forward", "backward")) for _ in range(2)]
+    groups = tuple(Group((Cell(kind, WIDTH, options),), way) for way in ways)
+    read = tuple(what for what in made.read if kind == "lstm" or what != "c")
+    return replace(made, groups=groups, read=read or ("sequence",), beside="nothing")
+
+
+def _walk(chance: random.Random, made: Recipe) -> Walk:
+    if made.front == "scan":  # which knows one order only, and its reverse
+        return Walk()
+    return Walk(
+        chance.choice(("up", "up", "down", "from one")),
+        chance.choice(("array", "slice", "gather")),
+        literal=not made.dynamic_time and chance.random() < 0.5,
+        turn=chance.choice(("nothing", "nothing", "read", "write", "both")),
     )
 
 

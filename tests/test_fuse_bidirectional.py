@@ -69,6 +69,11 @@ def outputs_and_states(time_major: bool) -> list[Any]:
     return named(forward, backward, one.c, one.h, other.c, other.h)
 
 
+def with_lengths() -> list[Any]:
+    lengths = v1.placeholder(tf.int32, [None], "lengths")
+    return named(*both(lstm, time_major=False, sequence_length=lengths)[0])
+
+
 def merged_and_states() -> list[Any]:
     outputs, (one, other) = both(lambda: lstm(num_proj=PROJECTED, use_peepholes=True))
     return named(tf.concat(outputs, -1), one.h, other.h, other.c)
@@ -209,6 +214,7 @@ def test_pairs(name: str) -> None:
         (other_units, "differ in sizes"),
         (other_clip, "differ in sizes, options"),
         (one_after_the_other, "one needs a result of the other"),
+        (with_lengths, "from its length: the kernel reverses whole rows"),
     ],
 )
 def test_a_pair_that_stays_two_says_why(build: Callable[[], list[Any]], reason: str) -> None:

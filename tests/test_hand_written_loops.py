@@ -122,6 +122,32 @@ def backward_scan(x: Any) -> list[Any]:
     return [tf.scan(lambda s, row: list(lstm(row, *s)), x, state, reverse=True)[0]]
 
 
+def scan_from_the_first_row(x: Any) -> list[Any]:
+    """An RNN whose state starts as the first row."""
+    return [_scanned(x, reverse=False)]
+
+
+def scan_from_the_last_row(x: Any) -> list[Any]:
+    return [_scanned(x, reverse=True)]
+
+
+def _scanned(x: Any, reverse: bool) -> Any:
+    w = weights(2 * DEPTH, DEPTH)
+    step = lambda h, row: tf.tanh(tf.concat([row, h], 1) @ w)  # noqa: E731
+    return tf.scan(step, x, reverse=reverse)
+
+
+def scan_of_two_from_the_first_rows(x: Any) -> list[Any]:
+    """tf.scan without an initializer: the rows of the inputs are states, too."""
+    w = weights(2 * DEPTH, DEPTH)
+
+    def step(state: Any, row: Any) -> Any:
+        a = tf.tanh(tf.concat([row[0], state[0]], 1) @ w)
+        return a, state[1] * 0.5 + row[1] * a
+
+    return list(tf.scan(step, (x, x * 2.0)))
+
+
 def autograph(x: Any) -> list[Any]:
     def unrolled(x: Any) -> Any:
         h = c = tf.zeros([tf.shape(x)[0], UNITS])
@@ -138,7 +164,7 @@ FUSED = {
     f.__name__: f
     for f in (
         *(batch_major, gathered_from_the_end, counted_down, counted_from_one, grown),
-        *(forward_scan, backward_scan, autograph),
+        *(forward_scan, backward_scan, autograph, scan_from_the_first_row, scan_from_the_last_row),
     )
 }
 
@@ -172,7 +198,13 @@ def counter_in_the_maths(x: Any) -> list[Any]:
     return list(tf.while_loop(lambda t, h: t > 1, body, [first, zeros(tf.shape(x)[1])]))[1:]
 
 
-LOOPS = {f.__name__: f for f in (every_second_row, two_rows_at_once, counter_in_the_maths)}
+LOOPS = {
+    f.__name__: f
+    for f in (
+        *(every_second_row, two_rows_at_once, counter_in_the_maths),
+        scan_of_two_from_the_first_rows,
+    )
+}
 
 
 def raw_rnn(x: Any, lengths: Any) -> list[Any]:
@@ -262,14 +294,26 @@ def test_it_converts(name: str) -> None:
     fused = {"UNIDIRECTIONAL_SEQUENCE_LSTM": 1} if name in FUSED else {}
     if name == "forward_scan":  # which gives every c as well
         fused = {}
+    if name.startswith("scan_"):
+        fused = {"UNIDIRECTIONAL_SEQUENCE_RNN": 1}
     assert converted.report.fused_ops == fused, converted.report
-    for batch, steps in ((1, 5), (3, 6)):
+    # without an initializer, one row is no step
+    no_step = [(2, 1)] if name in ("scan_from_the_first_row", "scan_from_the_last_row") else []
+    for batch, steps in ((1, 5), (3, 6), *no_step):
         x = feed(batch, steps)
         expected = run_graph_def(graph_def, {"x": x}, converted.outputs)
         for _ in range(2):
             found = run(converted.tflite, {"x": x})
             for output, value in zip(converted.outputs, expected, strict=True):
                 np.testing.assert_allclose(found[output], value, rtol=0, atol=1e-5)
+
+
+def test_a_loop_of_no_steps_is_an_error() -> None:
+    """Of `docs/pipeline.md`: TFLite writes nothing into a tensor of no rows."""
+    graph_def = traced(scan_of_two_from_the_first_rows, x=SPEC)
+    converted = hintc.convert(graph_def, ["x"], outputs_of(graph_def))
+    with pytest.raises(hintc.HintcError, match="DYNAMIC_UPDATE_SLICE"):
+        run(converted.tflite, {"x": feed(2, 1)})
 
 
 def after_another(x: Any, *, backwards: tuple[bool, bool]) -> list[Any]:

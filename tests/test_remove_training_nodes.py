@@ -256,6 +256,29 @@ def test_ones_may_be_shared() -> None:
     assert not outcome.remarks
 
 
+def test_ones_like_another_element_of_the_same_tensor_go() -> None:
+    module, outcome = run(
+        NAME,
+        in_graph(
+            """
+            %rows:2 = Unpack(%x) {T = float, num = 2, axis = 1}
+            %ones = OnesLike(%rows:0) {T = float}
+            %a = Mul(%rows:1, %ones) {T = float}
+            %more = OnesLike(%x) {T = float}
+            %b = Mul(%rows:0, %more) {T = float}
+            %c = Sub(%a, %b) {T = float}
+            """
+        ),
+    )
+    assert lines(module.graph) == [
+        "rows = Unpack(x)",
+        "more = OnesLike(x)",
+        "b = Mul(rows, more)",
+        "c = Sub(rows:1, b)",
+    ]
+    assert not outcome.remarks
+
+
 def test_meaning_with_everything_in_it() -> None:
     import tensorflow as tf
 

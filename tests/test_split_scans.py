@@ -149,6 +149,22 @@ def test_one_recurrence_stays() -> None:
     assert len(scans(module.graph)) == 1
 
 
+def elementwise(emit: Emitter, arg: Mapping[str, Port]) -> Parts:
+    """A map: no states."""
+    return [], [unary(emit, "Tanh", emit.add(arg["x"], arg["x"]))]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_map_of_elementwise_ops_is_no_loop(reverse: bool) -> None:
+    module = model(elementwise, 0, 1, reverse=reverse)
+    before = [run(module, sequence(batch), ["y_0"]) for batch in (1, 3)]
+    report = SplitScans().run(module)
+    assert [r.code for r in report.remarks] == ["outputs-hoisted"]
+    assert not scans(module.graph)
+    for batch, wanted in zip((1, 3), before, strict=True):
+        np.testing.assert_array_equal(run(module, sequence(batch), ["y_0"]), wanted)
+
+
 def test_side_effects_keep_their_order() -> None:
     module = model(random, 2, 1)
     report = SplitScans().run(module)

@@ -6,7 +6,8 @@ the other's results. Makes: one call of BIDIRECTIONAL_SEQUENCE_LSTM (or RNN) who
 its outputs are merged if the two are only ever concatenated. Transpositions may stand between.
 
 Leaves a pair as it is, with a note, where the kernel is missing or known to be wrong: sizes or
-options that differ, RNNs with int8 weights, TFLite Micro. Two kernels compute the same.
+options that differ, sequence lengths, RNNs with int8 weights, TFLite Micro. Two kernels compute the
+same.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class FuseBidirectional(Pass):
         report = PassReport()
         freed: dict[str, None] = {}
         for graph in needed_graphs(module):
-            pairs = list(_pairs(find_layers(module, graph, _ONE_WAY)))
+            layers = find_layers(module, graph, _ONE_WAY)
+            _note_lengths(layers, report)
+            pairs = list(_pairs(layers))
             if pairs:
                 self._join_all(module, graph, pairs, report, freed)
         remove_unused_functions(module, freed)
@@ -120,6 +123,20 @@ class FuseBidirectional(Pass):
         attributes = forward.spec.attributes
         reasons = op.refusals(slots, attributes, target=self.target, quantize=self.quantize)
         return "; ".join(reasons)
+
+
+def _note_lengths(layers: list[Layer], report: PassReport) -> None:
+    """Say of pairs with sequence lengths why they stay two."""
+    forward: dict[object, Layer] = {x.place: x for x in layers if not x.is_backward}
+    for backward in layers:
+        found = forward.get(backward.place_by_lengths)
+        if found is not None:
+            report.note(
+                "bidirectional-not-joined",
+                found.node.name,
+                f"Stays a kernel of its own beside '{backward.node.name}', which reads each row of "
+                "the same sequence backwards from its length: the kernel reverses whole rows.",
+            )
 
 
 def _function(layer: Layer) -> str:

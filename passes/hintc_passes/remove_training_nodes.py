@@ -6,7 +6,7 @@ In the main graph and in all functions that it needs:
   `Assert` counts as having none, so assertions go, and so do NoOps that only gather such edges;
 * `Identity`, `CheckNumerics`, `StopGradient`, `PreventGradient`: readers read the operand;
 * `PlaceholderWithDefault` becomes its default, if inputs are declared and it is not one of them;
-* dropout that keeps everything (rate 0), and multiplication by ones.
+* dropout that keeps everything (rate 0), and multiplication by ones that cannot broadcast.
 
 Left alone: Identities of hints (they carry ``_tflite_*`` attributes); nodes in `protected` or whose
 name a declared result bears; in a main graph without declared results also what nobody reads; what
@@ -23,8 +23,9 @@ import numpy as np
 
 from hintc.call_graph import CONTROL_FLOW_V1, Effects, reachable
 from hintc.graft import COLOCATION, colocated_with, rename_colocations
-from hintc.ir import ARG, RESULT, Graph, Module, Node, Port
+from hintc.ir import ARG, RESULT, Graph, Module, Node, Port, Tensor
 from hintc.ir.opdefs import IF_OPS
+from hintc.ir.scan import dtype_of
 from hintc.pattern import Match, OpBuilder, constant_of
 from hintc.registry import register
 from hintc.remark import PassReport
@@ -59,6 +60,7 @@ class RemoveTrainingNodes(Pass):
             kept = set(self.protected) if graph is module.graph else set()
             _drop_idle_controls(graph, effects, kept, report)
             _bypass_all(module, graph, kept, report)
+            _make_ones_scalar(graph)
         for rule in (_IdleDropout(), _TimesOne()):
             found = rule.run(module)
             if found.changed:
@@ -285,6 +287,26 @@ class _TimesOne(RewritePass):
     def rewrite(self, match: Match, new: Emitter) -> Port:
         """The value itself."""
         return match["x"]
+
+
+def _make_ones_scalar(graph: Graph) -> None:
+    """Multiply by 1 instead of by ones like another element of what the operand is an element of.
+
+    An unrolled layer of Keras makes its dropout mask once, like its first step's input.
+    """
+    for node in [n for n in graph if n.op == "Mul"]:
+        for slot, ones in enumerate(node.operands):
+            one, other = ones.node, node.operands[1 - slot].node
+            if one.op != "OnesLike" or one.controls or other.op != "Unpack":
+                continue
+            if one.operands[0].node is other:
+                dtype = dtype_of(ones)
+                value = Tensor.of(np.ones((), dtype.numpy), dtype)
+                scalar = graph.add(
+                    "Const", (), {"dtype": dtype, "value": value}, name=f"{one.name}/scalar"
+                )
+                graph.set_operand(node, slot, Port(scalar))
+                remove_unread(graph, [one])
 
 
 def _is_scalar_one(array: Any) -> bool:

@@ -4,7 +4,8 @@ A Scan whose states fall into groups that do not depend on each other in a circl
 one Scan for each group, in order of dependence; what a later group reads of an earlier one becomes
 an output of the earlier Scan and a sequence of the later. Each can then be recognised by itself.
 Elementwise ops that only outputs need, a residual say, are done behind the Scan, on all steps at
-once. Where only the last row of a state's sequence is read, the final state is read.
+once; a loop that does nothing else, a map, goes. Where only the last row of a state's sequence is
+read, the final state is read.
 
 Other Scans with one group stay as they are. Scans with side effects are never split.
 """
@@ -45,8 +46,10 @@ class SplitScans(Pass):
         if read is not None:
             report.count("final states")
             node = read
-        node = self._hoist(module, graph, node, report)
-        step = Step.of(module, node)
+        hoisted = self._hoist(module, graph, node, report)
+        if hoisted is None:
+            return
+        node, step = hoisted, Step.of(module, hoisted)
         distribution = Distribution(step)
         if len(distribution.groups) < 2:
             return
@@ -66,15 +69,20 @@ class SplitScans(Pass):
         for part in parts:  # what one layer passes to the next may be more than its state
             self._hoist(module, graph, part, report)
 
-    def _hoist(self, module: Module, graph: Graph, node: Node, report: PassReport) -> Node:
+    def _hoist(self, module: Module, graph: Graph, node: Node, report: PassReport) -> Node | None:
+        """What takes the place of a Scan; None if nothing is left of it."""
         if side_effects(Step.of(module, node).graph):
             return node
         hoisted = hoist_outputs(module, graph, node)
         if hoisted is None:
             return node
         report.count("outputs hoisted")
-        report.note("outputs-hoisted", hoisted.name, "elementwise ops on outputs follow it now")
-        return hoisted
+        if graph.is_used(hoisted):
+            report.note("outputs-hoisted", hoisted.name, "elementwise ops on outputs follow it now")
+            return hoisted
+        report.note("outputs-hoisted", hoisted.name, "all that it did is done to all rows at once")
+        graph.remove(hoisted)
+        return None
 
 
 class _Split:

@@ -36,6 +36,16 @@ def known_scalar(port: Port) -> int | None:
     return int(array)
 
 
+def reads_first(node: Node) -> bool:
+    """True for ``x[0]``, the axis removed."""
+    if node.op != "StridedSlice" or node.attributes.get("shrink_axis_mask") != 1:
+        return False
+    masks = ("begin_mask", "ellipsis_mask", "new_axis_mask")
+    if any(node.attributes.get(mask) for mask in masks):
+        return False
+    return known_int(node.operands[1]) == 0
+
+
 def is_zeros(port: Port) -> bool:
     """True if every element is provably zero: a constant, Fill with one, a part of such."""
     port = source_of(port)

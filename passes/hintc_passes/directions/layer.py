@@ -45,7 +45,18 @@ class Layer:
     @property
     def place(self) -> tuple[object, ...]:
         """What the two directions of a pair have in common."""
-        return (self.spec.op, self.view.source, self.view.axes, self.view.reversed - {TIME})
+        return self._place(self.view)
+
+    @property
+    def place_by_lengths(self) -> tuple[object, ...] | None:
+        """`place`, seen from behind a reversal of each row up to its length; None without one."""
+        node = self.view.source.node
+        if node.op != "ReverseSequence":
+            return None
+        return self._place(self.view.through(View.of(node.operands[0])))
+
+    def _place(self, view: View) -> tuple[object, ...]:
+        return (self.spec.op, view.source, view.axes, view.reversed - {TIME})
 
     @property
     def kind(self) -> tuple[object, ...]:

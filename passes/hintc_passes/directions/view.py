@@ -31,13 +31,14 @@ class View:
         """A value of rank 3, seen from as far away as can be."""
         view = cls(port)
         while (moved := _arrangement(view.source.node)) is not None:
-            turned = {at for at, axis in enumerate(view.axes) if axis in moved.reversed}
-            view = cls(
-                moved.source,
-                tuple(moved.axes[axis] for axis in view.axes),
-                view.reversed ^ turned,
-            )
+            view = view.through(moved)
         return view
+
+    def through(self, moved: View) -> View:
+        """The same value, seen from behind `moved`, which is `source` as a view of another."""
+        turned = {at for at, axis in enumerate(self.axes) if axis in moved.reversed}
+        axes = tuple(moved.axes[axis] for axis in self.axes)
+        return View(moved.source, axes, self.reversed ^ turned)
 
 
 def _arrangement(node: Node) -> View | None:

@@ -140,5 +140,8 @@ class Bounds:
         constants = [form for form in self._forms if form.is_constant]
         others = [form for form in self._forms if not form.is_constant]
         if others:
-            return None if constants or len(others) > 1 else others[0]
+            comparable = all(form.terms == others[0].terms for form in others)
+            if constants or not comparable:
+                return None
+            return min(others, key=lambda form: form.constant)
         return min(constants, key=lambda form: form.constant, default=None)

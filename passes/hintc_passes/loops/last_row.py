@@ -12,7 +12,7 @@ from hintc.graphdef.loop_builder import reads_last
 from hintc.ir import DType, Graph, Node, Port
 from hintc.ir.scan import dtype_of
 from hintc.remark import Refused
-from hintc_passes.analysis.values import is_zeros, known_int, source_of
+from hintc_passes.analysis.values import is_zeros, reads_first, source_of
 from hintc_passes.loops.trip_count import TripCount
 from hintc_passes.loops.while_loop import Variable
 
@@ -84,22 +84,12 @@ class LastRow:
         """What takes the only row of the stacked list reads `row` itself."""
         for use in graph.uses(Port(stack)):
             node = use.node
-            if use.slot != 0 or not (reads_last(node) or _reads_first(node)):
+            if use.slot != 0 or not (reads_last(node) or reads_first(node)):
                 continue
             if graph.is_used(node):  # else it may be an output, whose name is kept
                 graph.replace_uses(Port(node), row)
                 if not graph.is_used(node):
                     graph.remove(node)
-
-
-def _reads_first(node: Node) -> bool:
-    """True for ``x[0]``, the axis removed."""
-    if node.op != "StridedSlice" or node.attributes.get("shrink_axis_mask") != 1:
-        return False
-    masks = ("begin_mask", "ellipsis_mask", "new_axis_mask")
-    if any(node.attributes.get(mask) for mask in masks):
-        return False
-    return known_int(node.operands[1]) == 0
 
 
 def _element_shape(variable: Variable) -> tuple[int, ...] | None:

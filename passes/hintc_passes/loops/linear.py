@@ -12,6 +12,8 @@ Atom = tuple[str, Hashable]
 """What a form is linear in, compared by equality: a dimension, or any other value."""
 STEP: Atom = ("step", 0)
 """The number of steps done before this one."""
+ARITHMETIC = ("AddV2", "Add", "Sub", "Mul", "Neg")
+"""Ops that forms are made of."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def linear(port: Port, leaf: Callable[[Port], Linear | None]) -> Linear | None:
     constant = known_scalar(port)
     if constant is not None:
         return Linear(constant)
-    if port.node.op not in ("AddV2", "Add", "Sub", "Mul", "Neg"):
+    if port.node.op not in ARITHMETIC:
         return leaf(port)
     operands = [linear(p, leaf) for p in port.node.operands]
     forms = [form for form in operands if form is not None]

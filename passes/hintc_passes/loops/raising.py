@@ -25,8 +25,9 @@ from hintc.ir.scan import dtype_of
 from hintc_passes.analysis.values import known_scalar, readers, source_of, sweep
 from hintc_passes.loops.ended import understand
 from hintc_passes.loops.filled_lists import make_filled_lists
+from hintc_passes.loops.first_row import as_gather, follows_first, join_first, read_tensors
 from hintc_passes.loops.last_row import LastRow
-from hintc_passes.loops.linear import STEP, Linear
+from hintc_passes.loops.linear import ARITHMETIC, STEP, Linear
 from hintc_passes.loops.rows import Rows, is_reversed, rows_read
 from hintc_passes.loops.trip_count import TripCount, sequences_of
 from hintc_passes.loops.while_loop import Role, Variable, WhileLoop, bad_list
@@ -41,6 +42,7 @@ def raise_loop(module: Module, graph: Graph, node: Node) -> Node:
         Refused: it is no Scan; nothing was changed but how lists are made.
     """
     make_filled_lists(module, graph, node)
+    read_tensors(graph, node)
     loop = WhileLoop.of(module, graph, node)
     try:
         limits = understand(module, loop)
@@ -70,6 +72,8 @@ class _Raising:
         wanted = [v.next for v in self._states] + [v.items[0].operands[2] for v in self._writes]
         self._reads = rows_read(loop, self._trip)
         self._wanted = [source_of(p) for p in wanted]
+        self._indices: set[Port] = set()
+        """What the body computes that is the index of the step."""
         self._nodes = self._step_nodes()
         self._xs = list(dict.fromkeys(self._reads[p] for p in self._rows_needed()))
         inside = set(self._nodes)
@@ -82,7 +86,10 @@ class _Raising:
         self._sources = sequences_of(loop)
 
     def _is_written_backwards(self, variable: Variable) -> bool:
-        reverse = is_reversed(self._loop.form(variable.items[0].operands[1]), self._trip.form)
+        index = self._loop.form(variable.items[0].operands[1])
+        if variable.before is not None:
+            return follows_first(self._loop, variable, variable.before, index, self._trip.form)
+        reverse = is_reversed(index, self._trip.form)
         if reverse is None:
             raise bad_list(variable, "it is not written at the index of the step")
         return reverse
@@ -112,10 +119,17 @@ class _Raising:
             port = pending.pop()
             if port in self._reads or port.node in found:
                 continue
+            if self._is_index(port):
+                self._indices.add(port)
+                continue
             found[port.node] = None
             is_pick = port.node.op == "TensorListGetItem"
             pending.extend(port.node.operands[1:2] if is_pick else port.node.operands)
         return [n for n in self._loop.body if n in found and n.op != "_Arg"]
+
+    def _is_index(self, port: Port) -> bool:
+        is_computed = port.node.op in ARITHMETIC and dtype_of(port) is DType.INT32
+        return is_computed and self._loop.is_step(port)
 
     def _rows_needed(self) -> Iterator[Port]:
         """The rows that a step reads, in the order of the body's nodes."""
@@ -143,6 +157,7 @@ class _Raising:
             for k, rows in enumerate(self._xs)
         }
         values = {port: args[rows] for port, rows in self._reads.items() if rows in args}
+        values |= dict.fromkeys(self._indices, t)
         for variables in (self._states, self._invariants):
             for variable in variables:
                 arg = function.add_arg(variable.arg.node.name, dtype_of(variable.arg))
@@ -152,7 +167,7 @@ class _Raising:
         flags = self._add_flags(function, t, values)
         copies = graft(self._nodes, function.graph, values)
         for item in picks:
-            values[Port(item)] = _as_gather(function.graph, copies[item])
+            values[Port(item)] = as_gather(function.graph, copies[item])
         for at, port in enumerate(self._wanted):
             kind = "next" if at < len(self._states) else "y"
             value = values.get(port) or Port(copies[port.node], port.index)
@@ -228,23 +243,22 @@ class _Raising:
         """The tensor that is read row by row, time first, cut to the steps if need be."""
         sequence, emit = rows.source, self._emit
         name = f"x_{self._xs.index(rows)}"
-        covered = self._trip.covers(sequence, rows.axis)
+        covered = self._trip.covers(sequence, rows.axis) and not rows.skip
         if rows.axis:
             rank = self._loop.shapes[sequence].rank
             assert rank is not None
             order = [rows.axis, *(axis for axis in range(rank) if axis != rows.axis)]
             perm = emit.constant(np.array(order, np.int32), f"{name}/perm")
-            attributes: dict[str, AttributeValue] = {"T": dtype_of(sequence), "Tperm": DType.INT32}
-            sequence = emit.node("Transpose", [sequence, perm], attributes, f"{name}/time_major")
+            types: dict[str, AttributeValue] = {"T": dtype_of(sequence), "Tperm": DType.INT32}
+            sequence = emit.node("Transpose", [sequence, perm], types, f"{name}/time_major")
         if covered:
             return sequence
-        begin, stride = (emit.constant(np.array([n], np.int32)) for n in (0, 1))
-        return emit.node(
-            "StridedSlice",
-            [sequence, begin, emit.pack([trip]), stride],
-            {"T": dtype_of(sequence), "Index": DType.INT32},
-            name,
-        )
+        begin, stride = (emit.constant(np.array([n], np.int32)) for n in (rows.skip, 1))
+        attributes: dict[str, AttributeValue] = {"T": dtype_of(sequence), "Index": DType.INT32}
+        if rows.skip:
+            attributes["end_mask"] = 1  # to the end, which is not after `trip` rows then
+        bounds = [begin, emit.pack([trip]), stride]
+        return emit.node("StridedSlice", [sequence, *bounds], attributes, name)
 
     def _replace(self, scan: Scan) -> Node:
         graph, loop = self._graph, self._loop
@@ -272,6 +286,9 @@ class _Raising:
         for variable in self._writes:
             if variable.at in outputs:
                 rows = self._padded(variable, outputs[variable.at], scan.trip_count)
+                if variable.before is not None:
+                    backwards = self._reverse_ys[self._writes.index(variable)]
+                    rows = join_first(self._emit, variable.before, rows, backwards)
                 for end in variable.ends:
                     left += self._replace_end(end, rows)
         graph.replace_control_uses(old, [node])
@@ -350,14 +367,6 @@ def _take_unended(graph: Graph, flags: Port) -> None:
     for pick in picks:
         graph.replace_uses(Port(pick), pick.operands[2])
     sweep(graph, picks)
-
-
-def _as_gather(graph: Graph, item: Node) -> Port:
-    """The row that a TensorListGetItem, whose list is a tensor now, takes."""
-    row = Emitter(graph, "", item.origin).gather(item.operands[0], item.operands[1], item.name)
-    graph.replace_uses(Port(item), row)
-    graph.remove(item)
-    return row
 
 
 def _live_states(loop: WhileLoop) -> list[Variable]:

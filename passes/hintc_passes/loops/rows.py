@@ -21,11 +21,13 @@ class Rows:
         source: the tensor outside.
         axis: what is stepped along.
         reverse: True if the last row comes first.
+        skip: so many rows at the start are not read; all after them are.
     """
 
     source: Port
     axis: int
     reverse: bool
+    skip: int = 0
 
 
 def is_reversed(index: Linear | None, trip: Linear) -> bool | None:
@@ -43,18 +45,29 @@ def rows_read(loop: WhileLoop, trip: TripCount) -> Mapping[Port, Rows]:
     sequences = sequences_of(loop)
     for variable in loop.with_role(Role.READ_LIST):
         for item in variable.items:
-            reverse = is_reversed(loop.form(item.operands[1]), trip.form)
-            if reverse is not None:
-                found[Port(item)] = Rows(sequences[variable.at], 0, reverse)
+            rows = _rows(loop.form(item.operands[1]), sequences[variable.at], 0, trip)
+            if rows is not None:
+                found[Port(item)] = rows
     for variable in loop.with_role(Role.AHEAD):
         assert variable.of is not None
         found[variable.arg] = Rows(sequences[variable.of.at], 0, False)
     for variable in loop.with_role(Role.INVARIANT):
         for node, axis, index in _picks(loop, variable):
-            reverse = is_reversed(loop.form(index), trip.form)
-            if reverse is not None:
-                found[Port(node)] = Rows(variable.first, axis, reverse)
+            rows = _rows(loop.form(index), variable.first, axis, trip)
+            if rows is not None:
+                found[Port(node)] = rows
     return found
+
+
+def _rows(index: Linear | None, source: Port, axis: int, trip: TripCount) -> Rows | None:
+    """The rows at this index, one a step; None if they are not in order."""
+    reverse = is_reversed(index, trip.form)
+    if reverse is not None:
+        return Rows(source, axis, reverse)
+    skip = 0 if index is None else (index - Linear.of(STEP)).constant
+    if skip > 0 and index == Linear.of(STEP) + Linear(skip) and trip.covers(source, axis, skip):
+        return Rows(source, axis, reverse=False, skip=skip)
+    return None
 
 
 def _picks(loop: WhileLoop, variable: Variable) -> Iterator[tuple[Node, int, Port]]:

@@ -58,9 +58,12 @@ class TripCount:
         Raises:
             Refused: the list grows in a way that is not followed.
         """
-        length = source_of(variable.first).node.operands[1]
-        if self._loop.sizes.form(length) == self.form:
+        length = variable.made.operands[1]
+        room = self._loop.sizes.form(length) - self.form
+        if room == Linear(0 if variable.before is None else 1):
             return None
+        if variable.before is not None:
+            raise bad_list(variable, "beside the row that is written before the loop, some are not")
         if not variable.items[0].attributes.get("resize_if_index_out_of_bounds"):
             return length
         if known_int(length) != 0:
@@ -72,10 +75,10 @@ class TripCount:
         """False if the loop provably makes a step."""
         return not (self.form.is_constant and self.form.constant > 0)
 
-    def covers(self, sequence: Port, axis: int = 0) -> bool:
-        """True if the loop provably reads the whole sequence."""
-        sizes = self._loop.sizes
-        return self.form in (sizes.length(sequence, axis), sizes.symbol(sequence, axis))
+    def covers(self, sequence: Port, axis: int = 0, skip: int = 0) -> bool:
+        """True if the loop provably reads the whole sequence, but for the first `skip` rows."""
+        sizes, form = self._loop.sizes, self.form + Linear(skip)
+        return form in (sizes.length(sequence, axis), sizes.symbol(sequence, axis))
 
     def port(self, emit: Emitter) -> Port:
         """The trip count as an int32 scalar outside the loop."""

@@ -51,6 +51,7 @@ class Variable:
         ends: for a written list the nodes that read its final value.
         of: the lengths of rows that have ended, None if all end at once; the list of rows read
             ahead.
+        before: for a written list the TensorListSetItem that writes a row before the loop.
     """
 
     at: int
@@ -62,6 +63,13 @@ class Variable:
     items: list[Node] = field(default_factory=list)
     ends: list[Node] = field(default_factory=list)
     of: Variable | None = None
+    before: Node | None = None
+
+    @property
+    def made(self) -> Node:
+        """For a list what makes it, before any row of it is written."""
+        first = source_of(self.first).node
+        return first if self.before is None else source_of(first.operands[0]).node
 
 
 @dataclass
@@ -198,6 +206,8 @@ class WhileLoop:
 
     def _check_write_list(self, variable: Variable) -> Role:
         first = source_of(variable.first).node
+        if first.op == "TensorListSetItem":
+            variable.before, first = first, source_of(first.operands[0]).node
         if first.op != "TensorListReserve":
             raise bad_list(variable, _BEFORE.get(first.op, f"it comes from a {first.op}"))
         write = variable.next.node
@@ -210,6 +220,8 @@ class WhileLoop:
             raise bad_list(variable, "it is written more than once a step")
         variable.items.append(write)
         single = known_int(write.operands[1]) == 0 and known_int(first.operands[1]) == 1
+        if single and variable.before is not None:
+            raise bad_list(variable, "its only row is written before the loop")
         for reader, _ in readers(self.graph, Port(self.node, variable.at)):
             if reader.op != "TensorListStack" and (single or reader.op not in AFTERWARDS):
                 raise bad_list(variable, f"a {reader.op} reads it after the loop")
@@ -219,7 +231,7 @@ class WhileLoop:
 
 _BEFORE = {
     "TensorListFromTensor": "its rows are there before the loop, and steps overwrite them",
-    "TensorListSetItem": "a row of it is written before the loop",
+    "TensorListSetItem": "several rows of it are written before the loop",
 }
 """What a list that steps write comes from -> what is the matter."""
 
@@ -272,5 +284,5 @@ def bad_list(variable: Variable, why: str) -> Refused:
         f"loop variable {variable.at} ('{variable.arg.node.name}') is a TensorList that is not "
         f"read or written once a step at the step's index: {why}",
         "Let each step write one row, at its own index, to a TensorArray that only what comes "
-        "after the loop reads; give tf.scan an initializer.",
+        "after the loop reads.",
     )

@@ -1,6 +1,7 @@
-"""Outputs of a Scan of which only the last row is read, and that are states: the final state.
+"""Outputs of a Scan of which only the last step's row is read, and that are states: final states.
 
-tf.scan gives every state as a sequence. No kernel gives the sequence of c, but each its end.
+tf.scan gives every state as a sequence; a reversed one begins with the last step. No kernel gives
+the sequence of c, but each its end.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from dataclasses import replace
 from hintc.graphdef.loop_builder import reads_last
 from hintc.ir import Graph, Module, Node, Port, Scan
 from hintc_passes.analysis.products import PRODUCTS
+from hintc_passes.analysis.values import reads_first
 from hintc_passes.scans.step import Step, add_in_place_of, new_step
 
 
 def read_final_states(module: Module, graph: Graph, node: Node) -> Node | None:
-    """Let what reads the last row of a state's sequence read the final state instead.
+    """Let what reads the last step's row of a state's sequence read the final state instead.
 
     After no steps there is no last row, and reading it fails. Sequences of what enters a product
     stay: it is h, which kernels give.
@@ -29,10 +31,11 @@ def read_final_states(module: Module, graph: Graph, node: Node) -> Node | None:
     for k, port in enumerate(step.ys):
         rows = Port(node, first + k)
         readers = [use.node for use in graph.uses(rows)]
-        if port not in step.nexts or scan.reverse_ys[k] or not readers:
+        if port not in step.nexts or not readers:
             continue
         state = step.nexts.index(port)
-        last = all(reads_last(r) and r.operands[0] == rows and graph.is_used(r) for r in readers)
+        reads = reads_first if scan.reverse_ys[k] else reads_last
+        last = all(reads(r) and r.operands[0] == rows and graph.is_used(r) for r in readers)
         if not last or enters_product(step.states[state]):
             continue
         for reader in readers:
