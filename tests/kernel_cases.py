@@ -1,13 +1,13 @@
 """The table of fused kernels: op × variant × dtype of the weights, each a random call of the op.
 
 `tests/test_kernels.py` runs every cell that is right, and checks that none of the others is ever
-emitted.
+emitted. `tests/kernel_page.py` makes a page of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -51,7 +51,7 @@ DTYPES: Mapping[str, Quantize | None] = {
     "float32": None,
     "float16": "float16",
     "int8": "dynamic",
-    "int8, asymmetric": "dynamic",
+    "int8 asymmetric": "dynamic",
 }
 """Of the weights, and what makes them so. *asymmetric*: the kernel's inputs get zero points."""
 STEPS, BATCH = 4, 3
@@ -74,19 +74,31 @@ class Variant:
     """What a call has beside the plain one.
 
     Attributes:
-        name: as the page calls it.
+        name: of the cell, as the page calls it.
         features: optional operands, by the words that `_is_present` knows.
         attributes: those that differ from their defaults.
+        layout: of the sequences, or whether the batch is fixed.
     """
 
     name: str
     features: frozenset[str] = frozenset()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    layout: str = ""
 
     def plus(self, name: str, *features: str, **attributes: Any) -> Variant:
         """The variant with more of both."""
         joined = ", ".join(part for part in (self.name, name) if part)
-        return Variant(joined, self.features | set(features), {**self.attributes, **attributes})
+        return replace(
+            self,
+            name=joined,
+            features=self.features | set(features),
+            attributes={**self.attributes, **attributes},
+        )
+
+    def laid_out(self, layout: str, *features: str, **attributes: Any) -> Variant:
+        """The variant in one layout more."""
+        joined = ", ".join(part for part in (self.layout, layout) if part)
+        return replace(self.plus("", *features, **attributes), layout=joined)
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,8 @@ class Case:
     @property
     def name(self) -> str:
         """Unique in the table."""
-        return f"{self.op.name}: {self.variant.name}: {self.dtype}"
+        words = (self.op.name, self.variant.name, self.variant.layout, self.dtype)
+        return ": ".join(word for word in words if word)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -158,7 +171,11 @@ class Case:
 
     def expected(self, batch: int) -> Results:
         """What the kernel shall give, with the weights that it really holds."""
-        return self._reference({**self.operands, **self.feeds(batch)}, self._arithmetic())
+        return self.reference({**self.operands, **self.feeds(batch)})
+
+    def reference(self, operands: Mapping[str, Floats]) -> Results:
+        """The op on these operands, with weights as the kernel holds them."""
+        return self._reference(operands, self._arithmetic())
 
     def model(self) -> bytes:
         """A model of the call alone, before legalisation, with all results."""
@@ -276,19 +293,22 @@ def _plain_cells() -> list[Variant]:
 
 def _majors(variants: list[Variant]) -> Iterator[Variant]:
     for variant in variants:
-        yield variant.plus("time-major", time_major=True)
-        yield variant.plus("batch-major", time_major=False)
+        yield variant.laid_out("time-major", time_major=True)
+        yield variant.laid_out("batch-major", time_major=False)
 
 
 def _both_ways(variants: list[Variant], auxiliary: list[Variant]) -> Iterator[Variant]:
     for variant in variants:
         for each in _majors([variant]):
-            yield each.plus("merged", merge_outputs=True)
-            yield each.plus("apart", merge_outputs=False)
+            yield each.laid_out("merged", merge_outputs=True)
+            yield each.laid_out("apart", merge_outputs=False)
     for variant in auxiliary:
-        for each in _majors([variant]):
-            yield each.plus("apart, auxiliary input with weights", "auxiliary", "auxiliary weights")
-            yield each.plus("apart, auxiliary input without weights", "auxiliary")
+        without = variant.plus("auxiliary input without weights", "auxiliary")
+        with_weights = variant.plus(
+            "auxiliary input with weights", "auxiliary", "auxiliary weights"
+        )
+        for each in _majors([with_weights, without]):
+            yield each.laid_out("apart")
 
 
 def _windows() -> Iterator[Variant]:
@@ -303,8 +323,8 @@ def _windows() -> Iterator[Variant]:
         ),
     ]
     for variant in variants:
-        yield variant.plus("dynamic batch")
-        yield variant.plus("fixed batch", "fixed batch")
+        yield variant.laid_out("dynamic batch")
+        yield variant.laid_out("fixed batch", "fixed batch")
 
 
 def _variants() -> Iterator[tuple[FusedOp, Variant]]:
@@ -336,6 +356,7 @@ def _variants() -> Iterator[tuple[FusedOp, Variant]]:
 
 
 RIGHT, OTHER_MAJOR, FLOAT, REFUSED = "right", "other major", "float32 weights", "refused"
+"""What hintc makes of a cell: the kernel as it is, the kernel another way, or a clear error."""
 
 
 def _outcome(case: Case) -> str:

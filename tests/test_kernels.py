@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import kernel_page
+from custom_model import custom_model
 from hintc.errors import HintcError
-from hintc.ops import BuiltinLowering
+from hintc.ops import (
+    BIDIRECTIONAL_SEQUENCE_LSTM,
+    BIDIRECTIONAL_SEQUENCE_RNN,
+    LSTM,
+    RNN,
+    SVDF,
+    BuiltinLowering,
+    FusedOp,
+)
 from hintc.runtime.interpreter import Interpreter, RuntimeName
 from hintc.tflite.flatbuffer import Model
 from hintc.tflite.legalize import legalize_model
-from kernel_cases import CASES, FLOAT, OTHER_MAJOR, REFUSED, RIGHT, Case
+from kernel_cases import BATCH, CASES, FLOAT, OTHER_MAJOR, REFUSED, RIGHT, SIZES, Case
 
+PAGE = Path(__file__).parent.parent / "docs" / "kernels.md"
 TOLERANCE = 2e-6
 """For every dtype: the references quantise as the kernels do."""
+
+VERSIONS = {
+    "BIDIRECTIONAL_SEQUENCE_LSTM": (2, 2, 3),
+    "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 3),
+    "LSTM": (1, 3, 4),
+    "RNN": (1, 2, 3),
+    "SVDF": (1, 2, 4),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": (1, 2, 3),
+    "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 3),
+}
+"""With float weights, int8 ones, asymmetric inputs, from tools/versioning/op_version.cc. The first
+kernel knows time_major from 2 on."""
 
 RIGHT_CASES = [case for case in CASES if case.outcome == RIGHT]
 BROKEN_CASES = [case for case in CASES if case.outcome not in (RIGHT, REFUSED)]
@@ -80,6 +105,7 @@ def test_right_kernel(case: Case) -> None:
     assert kernel.time_major == case.time_major
     assert kernel.int8 == (case.quantize == "dynamic")
     assert kernel.asymmetric == ("asymmetric" in case.dtype)
+    assert kernel.version == VERSIONS[case.op.name][kernel.int8 + kernel.asymmetric]
     assert not legalized.notes
     check(case, legalized.tflite)
 
@@ -110,3 +136,57 @@ def test_the_declarations_say_what_is_broken() -> None:
         seen |= {(case.op.name, variant) for variant in broken}
         said |= {(case.op.name, c.broken.variant) for c in case.op.constraints if c.broken}
     assert said == seen
+
+
+STREAMED = [
+    case
+    for case in RIGHT_CASES
+    if case.op in (LSTM, RNN, SVDF) and case.quantize is None
+    if case.variant.name in ("plain", "layer normalisation", "tanh", "rank 2")
+    if case.variant.layout != "dynamic batch"
+]
+
+
+@pytest.mark.parametrize("case", STREAMED, ids=lambda case: case.name)
+@pytest.mark.parametrize("runtime", ["litert", "tensorflow"])
+def test_a_step_goes_on_from_the_last(case: Case, runtime: RuntimeName) -> None:
+    """Streaming: with state="persist" invokes are the steps of a sequence."""
+    case = replace(case, variant=case.variant.laid_out("", "fixed batch"))
+    tflite = legalize_model(case.model(), quantize=case.quantize, state="persist").tflite
+    assert not {"FILL", "RESHAPE"} & op_counts_before_the_kernel(case, tflite)
+    interpreter = Interpreter(tflite, runtime=runtime)
+    assert isinstance(case.op.lowering, BuiltinLowering)
+    states: dict[str, Any] = {}
+    for _ in range(3):
+        expected = case.reference({**case.operands, **states})
+        found = interpreter.run(case.feeds(BATCH))
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5, err_msg=name)
+        states = {state.slot: expected[state.result] for state in case.op.lowering.states}
+
+
+def op_counts_before_the_kernel(case: Case, tflite: bytes) -> set[str]:
+    """Names of the operators that run before the kernel."""
+    model = Model.read(tflite)
+    names = [model.op_name(op) for _, op in model.operators()]
+    return set(names[: names.index(case.op.name)])
+
+
+@pytest.mark.parametrize("op", [BIDIRECTIONAL_SEQUENCE_LSTM, BIDIRECTIONAL_SEQUENCE_RNN])
+def test_an_auxiliary_input_of_another_width_is_refused(op: FusedOp) -> None:
+    case = next(c for c in RIGHT_CASES if c.op is op and "auxiliary" in c.variant.features)
+    wide = np.zeros((*case.operands["auxiliary_input"].shape[:2], SIZES["n_in"] + 1), np.float32)
+    model = custom_model(
+        op,
+        {**case.operands, "auxiliary_input": wide},
+        case.fed,
+        {name: value.shape for name, value in case.expected(BATCH).items()},
+        case.attributes,
+        {},
+    )
+    with pytest.raises(HintcError, match="'auxiliary_input' has shape"):
+        legalize_model(model)
+
+
+def test_page_is_the_table() -> None:
+    assert PAGE.read_text(encoding="utf-8") == kernel_page.page(), "run make tables"
