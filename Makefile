@@ -67,6 +67,7 @@ bench: $(STAMP) ## measure speed beside peers; prints times, ratios and growth
 .PHONY: tables
 tables: $(STAMP) ## write the pages of docs/ that are tables of the tests
 	$(BIN)/python tests/keras_models.py > docs/keras-models.md
+	$(BIN)/python tests/kernel_page.py > docs/kernels.md
 
 .PHONY: format
 format: $(STAMP) ## format the code, fix what ruff can fix

@@ -42,7 +42,8 @@ PLAIN = [
 
 
 def test_declared_names() -> None:
-    assert {LSTM.name, RNN.name} <= set(declared_names())
+    kernels = {"LSTM", "RNN", "SVDF", LSTM.name, RNN.name, BOTH_LSTM.name, BOTH_RNN.name}
+    assert kernels <= set(declared_names())
     assert declared(LSTM.name) is LSTM
     assert declared("nothing") is None
 
@@ -83,6 +84,7 @@ def test_a_spec_reads_back_and_is_reproducible() -> None:
         "cell_clip": 3.0,
         "proj_clip": 0.0,
         "time_major": True,
+        "asymmetric_quantize_inputs": False,
     }
     assert set(json.loads(text)) == {"op", "slots", "results", "attributes"}
 
@@ -186,14 +188,17 @@ def test_declare_refuses_a_clash() -> None:
 
 
 def test_lowering_tables_name_existing_slots() -> None:
-    for op in (LSTM, RNN, BOTH_LSTM, BOTH_RNN):
+    for name in ("LSTM", "RNN", "SVDF", LSTM.name, RNN.name, BOTH_LSTM.name, BOTH_RNN.name):
+        op = declared(name)
+        assert op is not None
         lowering = op.lowering
         assert isinstance(lowering, BuiltinLowering)
         assert lowering.int8 <= set(op.slot_names)
         assert set(lowering.fields) == set(op.attributes)
         for state in lowering.states:
             assert op.slot(state.slot).kind == "state"
-            assert op.slot(state.weights).shape[state.axis]
+            sizes = {size for slot in op.operands if slot.kind != "state" for size in slot.shape}
+            assert set(op.slot(state.slot).shape[1].split("*")) <= sizes
             assert state.result in op.results
         attributes = op.checked_attributes({})
         outputs = lowering.outputs(attributes)

@@ -22,6 +22,7 @@ from fused_graphs import (
 )
 from hintc.errors import HintcError
 from hintc.ops import AttributeSpec, BuiltinLowering, FusedOp, OperandSlot, declare
+from hintc.ops.arithmetic import symmetric_int8
 from hintc.runtime import session
 from hintc.runtime.interpreter import Interpreter
 from hintc.tflite.flatbuffer import BUFFER_ALIGNMENT, Model
@@ -30,7 +31,6 @@ from hintc.tflite.handoff import to_tflite
 from hintc.tflite.inspect import op_counts
 from hintc.tflite.legalize import legalize, legalize_model
 from hintc.tflite.schema import schema
-from hintc.tflite.weights import symmetric_int8
 from test_legalize import FLOAT, HYBRID, converted, feeds, largest_error
 
 

@@ -10,6 +10,7 @@ from hintc.ops.fused_op import (
     TARGETS,
     AttributeSpec,
     AttributeValue,
+    Broken,
     BuiltinLowering,
     Constraint,
     CustomLowering,
@@ -22,18 +23,25 @@ from hintc.ops.fused_op import (
     Use,
     parse_spec,
 )
+from hintc.ops.lstm import LSTM
+from hintc.ops.rnn import RNN
 from hintc.ops.sequence_lstm import UNIDIRECTIONAL_SEQUENCE_LSTM
 from hintc.ops.sequence_rnn import UNIDIRECTIONAL_SEQUENCE_RNN
+from hintc.ops.svdf import SVDF
 
 __all__ = [
     "BIDIRECTIONAL_SEQUENCE_LSTM",
     "BIDIRECTIONAL_SEQUENCE_RNN",
+    "LSTM",
     "PREFIX",
+    "RNN",
+    "SVDF",
     "TARGETS",
     "UNIDIRECTIONAL_SEQUENCE_LSTM",
     "UNIDIRECTIONAL_SEQUENCE_RNN",
     "AttributeSpec",
     "AttributeValue",
+    "Broken",
     "BuiltinLowering",
     "Constraint",
     "CustomLowering",
@@ -55,6 +63,9 @@ _DECLARED: dict[str, FusedOp] = {
     for op in (
         BIDIRECTIONAL_SEQUENCE_LSTM,
         BIDIRECTIONAL_SEQUENCE_RNN,
+        LSTM,
+        RNN,
+        SVDF,
         UNIDIRECTIONAL_SEQUENCE_LSTM,
         UNIDIRECTIONAL_SEQUENCE_RNN,
     )

@@ -7,17 +7,18 @@ the same names behind ``fw_`` and ``bw_``. Operand order is that of TensorFlow L
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy.typing as npt
 
+from hintc.ops.arithmetic import EXACT, Array, Exact
 from hintc.ops.directions import (
     AUXILIARY,
     BACKWARD,
     FORWARD,
     NEVER,
-    Array,
+    auxiliary_constraints,
     both_ways,
     outputs,
     reference_both_ways,
@@ -25,6 +26,7 @@ from hintc.ops.directions import (
 from hintc.ops.fused_op import (
     AttributeSpec,
     AttributeValue,
+    Broken,
     BuiltinLowering,
     Constraint,
     FusedOp,
@@ -46,12 +48,16 @@ def _operands() -> tuple[OperandSlot, ...]:
         slots += [replace(s, name=prefix + s.name) for s in rest if s.name not in _STATES]
     for prefix in (FORWARD, BACKWARD):
         slots += [replace(s, name=prefix + s.name) for s in rest if s.name in _STATES]
-    slots.append(OperandSlot(AUXILIARY, optional=True))
-    for prefix in (FORWARD, BACKWARD):
-        slots += [
-            OperandSlot(f"{prefix}{AUXILIARY}_to_{gate}_weights", "weight", True) for gate in GATES
-        ]
+    # The kernel of TensorFlow 2.21 reads steps of the input's width from the auxiliary input.
+    slots.append(OperandSlot(AUXILIARY, optional=True, shape=first.shape))
+    shape = ("n_cell", "n_in")
+    slots += [OperandSlot(name, "weight", True, shape) for name in _auxiliary_weights(GATES)]
     return tuple(slots)
+
+
+def _auxiliary_weights(gates: Sequence[str]) -> list[str]:
+    sides = (FORWARD, BACKWARD)
+    return [f"{side}{AUXILIARY}_to_{gate}_weights" for side in sides for gate in gates]
 
 
 def _states() -> tuple[StateSlot, ...]:
@@ -60,7 +66,6 @@ def _states() -> tuple[StateSlot, ...]:
         replace(
             state,
             slot=prefix + state.slot,
-            weights=prefix + state.weights,
             result=prefix + state.result,
             backward=prefix == BACKWARD,
         )
@@ -90,9 +95,11 @@ BIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
             "proj_clip": "projClip",
             "time_major": "timeMajor",
             "merge_outputs": "mergeOutputs",
+            "asymmetric_quantize_inputs": "asymmetricQuantizeInputs",
         },
         # 2 is the first that knows time_major, and it reads int8 weights too
         version=lambda hybrid: 2,
+        asymmetric_version=3,
         enums={"activation": "ActivationFunctionType"},
         states=_states(),
         outputs=lambda attributes: outputs(attributes, "output_state"),
@@ -104,6 +111,17 @@ BIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
             "the kernel mixes up the batch where batch-major outputs are merged (measured error "
             "0.1 to 1.3)",
             lambda use: bool(use.attributes["time_major"]) or not use.attributes["merge_outputs"],
+            broken=Broken(
+                "batch-major, merged outputs",
+                "with more than one row outputs off by 0.1 to 1, and memory beyond the state "
+                "written: crashes",
+                "lstm_eval.cc finds a row's output state by the width of the merged output, not of "
+                "the state",
+                "the time-major kernel between transposes",
+            ),
+        ),
+        *auxiliary_constraints(
+            frozenset(_auxiliary_weights(GATES)), frozenset(_auxiliary_weights(GATES[:1]))
         ),
         *NEVER,
     ),
@@ -111,7 +129,9 @@ BIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
 
 
 def reference(
-    operands: Mapping[str, npt.ArrayLike], attributes: Mapping[str, AttributeValue]
+    operands: Mapping[str, npt.ArrayLike],
+    attributes: Mapping[str, AttributeValue],
+    arithmetic: Exact = EXACT,
 ) -> dict[str, Array]:
     """The op in numpy, computed in float64.
 
@@ -119,10 +139,13 @@ def reference(
         operands: by slot name: ``input``, and for each direction what the unidirectional op
             takes (`hintc.ops.sequence_lstm.reference`), with its prefix.
         attributes: as declared; missing ones have their defaults.
+        arithmetic: what its products are: exact, or those of the kernel with int8 weights.
 
     Returns:
         fw_output and bw_output, both in the input's order, or, with ``merge_outputs``, fw_output
         alone with the two side by side ([time, batch, 2 n_out]); for each direction
         final_output_state [batch, n_out] and final_cell_state [batch, n_cell].
     """
-    return reference_both_ways(BIDIRECTIONAL_SEQUENCE_LSTM, one_way, operands, attributes)
+    return reference_both_ways(
+        BIDIRECTIONAL_SEQUENCE_LSTM, one_way, operands, attributes, arithmetic
+    )

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from hintc.ops.arithmetic import Array, Exact
 from hintc.ops.fused_op import AttributeValue, Constraint, FusedOp, Use
-
-Array = npt.NDArray[np.float64]
 
 FORWARD, BACKWARD = "fw_", "bw_"
 """Prefixes of the operands and results of the two directions."""
 AUXILIARY = "auxiliary_input"
-"""A second sequence that the kernels can read; never used here."""
+"""A second sequence: with weights of its own each direction adds it to its input; without, it is
+the input of the backward direction."""
 MERGED = "merge_outputs"
 
 
@@ -35,14 +35,32 @@ def both_ways(one_way: FusedOp) -> tuple[Constraint, ...]:
     return (alike, *(_of_both(c, one_way) for c in one_way.constraints if "tflite" in c.targets))
 
 
-NEVER = (
-    Constraint(
-        "the kernel gives wrong values with an auxiliary input of another width",
-        lambda use: not any(AUXILIARY in slot for slot in use.slots),
-    ),
-    Constraint("TFLite Micro has no such kernel", lambda use: False, targets=("tflm",)),
-)
+NEVER = (Constraint("TFLite Micro has no such kernel", lambda use: False, targets=("tflm",)),)
 """What no bidirectional op can be used for."""
+
+
+def auxiliary_constraints(
+    weights: frozenset[str], coupled: frozenset[str]
+) -> tuple[Constraint, ...]:
+    """What uses of the auxiliary input keep.
+
+    Args:
+        weights: slots of its weights.
+        coupled: those of them that coupled gates (`CIFG`) do not have.
+    """
+
+    def complete(use: Use) -> bool:
+        given = use.slots & weights
+        gates = f"{FORWARD}input_to_input_weights" in use.slots
+        return not given or given == (weights if gates or not coupled else weights - coupled)
+
+    return (
+        Constraint("weights of the auxiliary input come for all gates or for none", complete),
+        Constraint(
+            "weights of the auxiliary input need an auxiliary input",
+            lambda use: AUXILIARY in use.slots or not use.slots & weights,
+        ),
+    )
 
 
 def _of_both(constraint: Constraint, one_way: FusedOp) -> Constraint:
@@ -52,7 +70,7 @@ def _of_both(constraint: Constraint, one_way: FusedOp) -> Constraint:
             for prefix in (FORWARD, BACKWARD)
         )
 
-    return Constraint(constraint.reason, holds)
+    return replace(constraint, holds=holds)
 
 
 def _slots(use: Use, prefix: str, one_way: FusedOp) -> frozenset[str]:
@@ -69,21 +87,28 @@ def reference_both_ways(
     one_way: Callable[..., Mapping[str, Array]],
     operands: Mapping[str, npt.ArrayLike],
     attributes: Mapping[str, AttributeValue],
+    arithmetic: Exact,
 ) -> dict[str, Array]:
     """The unidirectional reference on the sequence, and on the reversed one put back in order."""
     attrs = op.checked_attributes(attributes)
     time, merged = (0 if attrs["time_major"] else 1), attrs.pop(MERGED)
     found: dict[str, Array] = {}
+    sources = {
+        name: np.asarray(operands[name]) for name in ("input", AUXILIARY) if name in operands
+    }
+    weighted = any(name.startswith(FORWARD + AUXILIARY) for name in operands)
     for prefix in (FORWARD, BACKWARD):
+        given = dict(sources)
+        if prefix == BACKWARD:
+            if AUXILIARY in sources and not weighted:
+                given["input"] = sources[AUXILIARY]
+            given = {name: np.flip(value, time) for name, value in given.items()}
         own = {
             name.removeprefix(prefix): value
             for name, value in operands.items()
             if name.startswith(prefix)
         }
-        x = np.asarray(operands["input"], np.float64)
-        results = dict(
-            one_way({**own, "input": x if prefix == FORWARD else np.flip(x, time)}, attrs)
-        )
+        results = dict(one_way({**own, **given}, attrs, arithmetic))
         if prefix == BACKWARD:
             results["output"] = np.flip(results["output"], time)
         found.update({prefix + name: value for name, value in results.items()})

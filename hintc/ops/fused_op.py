@@ -35,7 +35,8 @@ class OperandSlot:
             normalises, ``state`` a recurrent state's initial value (float32 [batch, width]).
         optional: the op is complete without it. States are optional by nature: absent means zeros.
         shape: symbolic sizes, e.g. ``("n_cell", "n_in")``; equal names are equal sizes within
-            one call and "?" is any size. Empty: any shape.
+            one call and "?" is any size; a state's may be a product, ``"n_filters*memory"``.
+            Empty: any shape.
     """
 
     name: str
@@ -78,15 +79,37 @@ class Use:
     attributes: Mapping[str, AttributeValue]
     target: Target = "tflite"
     quantize: Quantize | None = None
+    dynamic_batch: bool = False
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A variant that a kernel takes and gets wrong, measured on TensorFlow 2.21 and LiteRT 2.3.
+
+    Args:
+        variant: what is broken, for the page on kernels.
+        symptom: what was seen.
+        cause: where the kernel's source goes wrong.
+        instead: what hintc does.
+    """
+
+    variant: str
+    symptom: str
+    cause: str
+    instead: str
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """A rule that every use keeps; `reason` completes "refused, because ..."."""
+    """A rule that every use keeps; `reason` completes "refused, because ...".
+
+    `broken` is set where the kernel would run and be wrong, not just refuse.
+    """
 
     reason: str
     holds: Callable[[Use], bool]
     targets: tuple[Target, ...] = TARGETS
+    broken: Broken | None = None
 
 
 @dataclass(frozen=True)
@@ -94,24 +117,20 @@ class StateSlot:
     """A recurrent state: a float32 [batch, width] tensor that the kernel reads and writes.
 
     Args:
-        slot: its operand slot.
-        weights: the slot whose shape gives the width.
-        axis: which axis of that shape is the width.
+        slot: its operand slot; the width is the second size of that slot's shape.
         result: name of the result that is this state's final value.
         backward: the recurrence runs from the last step to the first.
     """
 
     slot: str
-    weights: str
-    axis: int
     result: str
     backward: bool = False
 
 
 Outputs = Mapping[str, tuple[str, ...]]
-"""Sequences that a kernel gives, in order: result name -> slots of the states that each step puts
-there side by side. The final value of such a state can be read from the result's last step, or
-from its first one if the state runs backward."""
+"""What a kernel gives, in order: result name -> slots of the states that each step puts there side
+by side. The final value of such a state can be read from the result's last step, or from its first
+one if the state runs backward. A kernel of a single step gives that step."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +141,17 @@ class BuiltinLowering:
         operator: name in the schema's ``BuiltinOperator``.
         options: name of its options table in the schema.
         fields: attribute name -> field of that table.
-        version: operator version from whether its weights are int8 (hybrid).
+        version: operator version from whether its weights are int8 (hybrid), as in
+            tools/versioning/op_version.cc.
         enums: attribute name -> the schema's enumeration that its string value is a member of.
-        states: the recurrent states. With states, operand 0 is the sequence: rank 3, [time,
-            batch, n] if attribute ``time_major`` is true, else [batch, time, n].
+        states: the recurrent states. With states, operand 0 is the input: a sequence of rank 3,
+            [time, batch, n] if attribute ``time_major`` is true, else [batch, time, n], or a
+            single step, [batch, n].
         outputs: with states: the kernel's outputs, which may depend on the attributes; without,
             they are the op's results.
         int8: slots that are int8 under dynamic-range quantisation.
+        asymmetric_version: operator version with int8 weights and attribute
+            ``asymmetric_quantize_inputs``.
     """
 
     operator: str
@@ -139,6 +162,7 @@ class BuiltinLowering:
     states: tuple[StateSlot, ...] = ()
     outputs: Callable[[Mapping[str, AttributeValue]], Outputs] = lambda attributes: {}
     int8: frozenset[str] = frozenset()
+    asymmetric_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -249,11 +273,11 @@ class FusedOp:
         """Why this use is not legal on `target`: one reason for each broken constraint."""
         present = frozenset(slot for slot in slots if slot is not None)
         use = Use(present, self.checked_attributes(attributes), target, quantize)
-        return [
-            constraint.reason
-            for constraint in self.constraints
-            if target in constraint.targets and not constraint.holds(use)
-        ]
+        return [constraint.reason for constraint in self.violated(use)]
+
+    def violated(self, use: Use) -> list[Constraint]:
+        """The constraints that `use` does not keep."""
+        return [c for c in self.constraints if use.target in c.targets and not c.holds(use)]
 
     def spec(
         self,

@@ -10,14 +10,17 @@ normalisation are those of TensorFlow Lite's kernel (kernels/lstm_eval.cc), meas
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from hintc.ops.activation import ACTIVATIONS, activate, sigmoid
+from hintc.ops.arithmetic import EXACT, Array, Exact
 from hintc.ops.fused_op import (
     AttributeSpec,
     AttributeValue,
+    Broken,
     BuiltinLowering,
     Constraint,
     FusedOp,
@@ -25,8 +28,6 @@ from hintc.ops.fused_op import (
     StateSlot,
     Use,
 )
-
-Array = npt.NDArray[np.float64]
 
 GATES = ("input", "forget", "cell", "output")
 """The order of gates in every group of operands: i, f, c, o."""
@@ -117,6 +118,13 @@ _CONSTRAINTS = (
     Constraint(
         "the kernel gives wrong values without an activation (measured error 0.6)",
         lambda use: use.attributes["activation"] != "NONE",
+        broken=Broken(
+            "no activation",
+            "outputs off by 0.6 to 1.6",
+            "ApplyActivationToVector copies nothing for NONE: h is made of the cell gate, not of "
+            "the cell state",
+            "a loop, or an unrolled graph",
+        ),
     ),
     Constraint(
         "TFLite Micro's kernel has neither peepholes, projection, layer normalisation nor "
@@ -145,6 +153,7 @@ UNIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
         "cell_clip": AttributeSpec(float, 0.0),
         "proj_clip": AttributeSpec(float, 0.0),
         "time_major": AttributeSpec(bool, True),
+        "asymmetric_quantize_inputs": AttributeSpec(bool, False),
     },
     lowering=BuiltinLowering(
         operator="UNIDIRECTIONAL_SEQUENCE_LSTM",
@@ -154,12 +163,14 @@ UNIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
             "cell_clip": "cellClip",
             "proj_clip": "projClip",
             "time_major": "timeMajor",
+            "asymmetric_quantize_inputs": "asymmetricQuantizeInputs",
         },
         version=lambda hybrid: 2 if hybrid else 1,
+        asymmetric_version=3,
         enums={"activation": "ActivationFunctionType"},
         states=(
-            StateSlot("output_state", "recurrent_to_output_weights", 1, "final_output_state"),
-            StateSlot("cell_state", "input_to_output_weights", 0, "final_cell_state"),
+            StateSlot("output_state", "final_output_state"),
+            StateSlot("cell_state", "final_cell_state"),
         ),
         outputs=lambda attributes: {"output": ("output_state",)},
         int8=frozenset(slot.name for slot in _operands() if slot.kind == "weight"),
@@ -169,7 +180,9 @@ UNIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
 
 
 def reference(
-    operands: Mapping[str, npt.ArrayLike], attributes: Mapping[str, AttributeValue]
+    operands: Mapping[str, npt.ArrayLike],
+    attributes: Mapping[str, AttributeValue],
+    arithmetic: Exact = EXACT,
 ) -> dict[str, Array]:
     """The op in numpy, computed in float64.
 
@@ -177,65 +190,93 @@ def reference(
         operands: by slot name. input: [time, batch, n_in], or [batch, time, n_in] when
             ``time_major`` is false; matrices [n_cell, n_in] and [n_cell, n_out]; vectors
             [n_cell]; projection [n_out, n_cell]; states [batch, n_out] and [batch, n_cell],
-            zeros when absent.
+            zeros when absent. One direction of the bidirectional op also has auxiliary_input and
+            its weights.
         attributes: as declared; missing ones have their defaults.
+        arithmetic: what its products are: exact, or those of the kernel with int8 weights.
 
     Returns:
         output ([time, batch, n_out] or batch-major as the input), final_output_state
         [batch, n_out], final_cell_state [batch, n_cell].
     """
-    values = {name: np.asarray(value, np.float64) for name, value in operands.items()}
-    attrs = UNIDIRECTIONAL_SEQUENCE_LSTM.checked_attributes(attributes)
-    time_major = bool(attrs["time_major"])
-    x = values["input"] if time_major else values["input"].swapaxes(0, 1)
-    n_cell, n_out = values["recurrent_to_output_weights"].shape
-    h = values.get("output_state", np.zeros((x.shape[1], n_out)))
-    c = values.get("cell_state", np.zeros((x.shape[1], n_cell)))
-    outputs = np.zeros((x.shape[0], x.shape[1], n_out))
-    for time in range(x.shape[0]):
-        h, c = _step(values, attrs, x[time], h, c)
-        outputs[time] = h
+    outputs, cells = sequences(operands, attributes, arithmetic)
+    time_major = UNIDIRECTIONAL_SEQUENCE_LSTM.checked_attributes(attributes)["time_major"]
     return {
         "output": outputs if time_major else outputs.swapaxes(0, 1),
-        "final_output_state": h,
-        "final_cell_state": c,
+        "final_output_state": outputs[-1],
+        "final_cell_state": cells[-1],
     }
 
 
-def _step(
-    values: Mapping[str, Array],
+def sequences(
+    operands: Mapping[str, npt.ArrayLike],
     attributes: Mapping[str, AttributeValue],
-    x: Array,
-    h: Array,
-    c: Array,
+    arithmetic: Exact = EXACT,
 ) -> tuple[Array, Array]:
-    activation = str(attributes["activation"])
-    forget = sigmoid(_gate(values, "forget", x, h, c))
-    coupled = "input_to_input_weights" not in values
-    write = 1 - forget if coupled else sigmoid(_gate(values, "input", x, h, c))
-    c = forget * c + write * activate(activation, _gate(values, "cell", x, h, c))
-    c = _clip(c, attributes["cell_clip"])
-    # The output gate's peephole looks at the new cell state, the other two at the old one.
-    h = sigmoid(_gate(values, "output", x, h, c)) * activate(activation, c)
-    if "projection_weights" in values:
-        h = h @ values["projection_weights"].T
-        if "projection_bias" in values:
-            h = h + values["projection_bias"]
-        h = _clip(h, attributes["proj_clip"])
-    return h, c
+    """Output and cell state after each step; arguments as `reference`.
+
+    Returns:
+        [time, batch, n_out] and [time, batch, n_cell].
+    """
+    values = {name: np.asarray(value, np.float64) for name, value in operands.items()}
+    attrs = UNIDIRECTIONAL_SEQUENCE_LSTM.checked_attributes(attributes)
+    cell = _Cell(values, attrs, arithmetic)
+    sources = {
+        name: values[name] if attrs["time_major"] else values[name].swapaxes(0, 1)
+        for name in ("input", "auxiliary_input")
+        if name in values
+    }
+    steps, batch = sources["input"].shape[:2]
+    n_cell, n_out = values["recurrent_to_output_weights"].shape
+    h = values.get("output_state", np.zeros((batch, n_out)))
+    c = values.get("cell_state", np.zeros((batch, n_cell)))
+    outputs, cells = np.zeros((steps, batch, n_out)), np.zeros((steps, batch, n_cell))
+    for time in range(steps):
+        h, c = cell.step({name: source[time] for name, source in sources.items()}, h, c)
+        outputs[time], cells[time] = h, c
+    return outputs, cells
 
 
-def _gate(values: Mapping[str, Array], gate: str, x: Array, h: Array, c: Array) -> Array:
-    z = x @ values[f"input_to_{gate}_weights"].T + h @ values[f"recurrent_to_{gate}_weights"].T
-    peephole = values.get(f"cell_to_{gate}_weights")
-    if peephole is not None:
-        z = z + c * peephole
-    scale = values.get(f"{gate}_layer_norm_coefficients")
-    if scale is not None:
-        centred = z - z.mean(-1, keepdims=True)
-        variance = (centred**2).mean(-1, keepdims=True)
-        z = centred / np.sqrt(variance + LAYER_NORM_EPSILON) * scale
-    return np.asarray(z + values[f"{gate}_gate_bias"])
+@dataclass(frozen=True)
+class _Cell:
+    """One step of the layer."""
+
+    values: Mapping[str, Array]
+    attributes: Mapping[str, AttributeValue]
+    arithmetic: Exact
+
+    def step(self, sources: Mapping[str, Array], h: Array, c: Array) -> tuple[Array, Array]:
+        """The next h and c; `sources` are the step's inputs, [batch, n] each."""
+        activation = str(self.attributes["activation"])
+        forget = sigmoid(self.gate("forget", sources, h, c))
+        coupled = "input_to_input_weights" not in self.values
+        write = 1 - forget if coupled else sigmoid(self.gate("input", sources, h, c))
+        c = forget * c + write * activate(activation, self.gate("cell", sources, h, c))
+        c = _clip(c, self.attributes["cell_clip"])
+        # The output gate's peephole looks at the new cell state, the other two at the old one.
+        h = sigmoid(self.gate("output", sources, h, c)) * activate(activation, c)
+        if "projection_weights" in self.values:
+            h = self.arithmetic.product(h, self.values["projection_weights"])
+            h = h + self.values.get("projection_bias", 0.0)
+            h = _clip(h, self.attributes["proj_clip"])
+        return h, c
+
+    def gate(self, gate: str, sources: Mapping[str, Array], h: Array, c: Array) -> Array:
+        """One gate before its activation."""
+        values = self.values
+        z = self.arithmetic.product(h, values[f"recurrent_to_{gate}_weights"])
+        for name, source in sources.items():
+            weights = values.get(f"{name}_to_{gate}_weights")
+            z = z if weights is None else z + self.arithmetic.product(source, weights)
+        peephole = values.get(f"cell_to_{gate}_weights")
+        if peephole is not None:
+            z = z + c * self.arithmetic.weight(peephole)
+        scale = values.get(f"{gate}_layer_norm_coefficients")
+        if scale is not None:
+            centred = z - z.mean(-1, keepdims=True)
+            variance = (centred**2).mean(-1, keepdims=True)
+            z = centred / np.sqrt(variance + LAYER_NORM_EPSILON) * scale
+        return np.asarray(z + values[f"{gate}_gate_bias"])
 
 
 def _clip(value: Array, limit: AttributeValue) -> Array:

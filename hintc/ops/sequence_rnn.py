@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hintc.ops.activation import ACTIVATIONS, activate
+from hintc.ops.arithmetic import EXACT, Array, Exact
 from hintc.ops.fused_op import (
     AttributeSpec,
     AttributeValue,
@@ -20,8 +21,6 @@ from hintc.ops.fused_op import (
     OperandSlot,
     StateSlot,
 )
-
-Array = npt.NDArray[np.float64]
 
 UNIDIRECTIONAL_SEQUENCE_RNN = FusedOp(
     name="UNIDIRECTIONAL_SEQUENCE_RNN",
@@ -36,14 +35,20 @@ UNIDIRECTIONAL_SEQUENCE_RNN = FusedOp(
     attributes={
         "activation": AttributeSpec(str, "TANH", ACTIVATIONS),
         "time_major": AttributeSpec(bool, True),
+        "asymmetric_quantize_inputs": AttributeSpec(bool, False),
     },
     lowering=BuiltinLowering(
         operator="UNIDIRECTIONAL_SEQUENCE_RNN",
         options="SequenceRNNOptions",
-        fields={"activation": "fusedActivationFunction", "time_major": "timeMajor"},
+        fields={
+            "activation": "fusedActivationFunction",
+            "time_major": "timeMajor",
+            "asymmetric_quantize_inputs": "asymmetricQuantizeInputs",
+        },
         version=lambda hybrid: 2 if hybrid else 1,
+        asymmetric_version=3,
         enums={"activation": "ActivationFunctionType"},
-        states=(StateSlot("hidden_state", "input_weights", 0, "final_hidden_state"),),
+        states=(StateSlot("hidden_state", "final_hidden_state"),),
         outputs=lambda attributes: {"output": ("hidden_state",)},
         int8=frozenset({"input_weights", "recurrent_weights"}),
     ),
@@ -54,15 +59,19 @@ UNIDIRECTIONAL_SEQUENCE_RNN = FusedOp(
 
 
 def reference(
-    operands: Mapping[str, npt.ArrayLike], attributes: Mapping[str, AttributeValue]
+    operands: Mapping[str, npt.ArrayLike],
+    attributes: Mapping[str, AttributeValue],
+    arithmetic: Exact = EXACT,
 ) -> dict[str, Array]:
     """The op in numpy, computed in float64.
 
     Args:
         operands: by slot name. input: [time, batch, n_in], or [batch, time, n_in] when
             ``time_major`` is false; input_weights [n_cell, n_in]; recurrent_weights
-            [n_cell, n_cell]; bias [n_cell]; hidden_state [batch, n_cell], zeros when absent.
+            [n_cell, n_cell]; bias [n_cell]; hidden_state [batch, n_cell], zeros when absent. One
+            direction of the bidirectional op also has auxiliary_input and its weights.
         attributes: as declared; missing ones have their defaults.
+        arithmetic: what its products are: exact, or those of the kernel with int8 weights.
 
     Returns:
         output ([time, batch, n_cell] or batch-major as the input) and final_hidden_state
@@ -70,17 +79,19 @@ def reference(
     """
     values = {name: np.asarray(value, np.float64) for name, value in operands.items()}
     attrs = UNIDIRECTIONAL_SEQUENCE_RNN.checked_attributes(attributes)
-    time_major = bool(attrs["time_major"])
-    x = values["input"] if time_major else values["input"].swapaxes(0, 1)
-    weights, recurrent = values["input_weights"], values["recurrent_weights"]
-    h = values.get("hidden_state", np.zeros((x.shape[1], weights.shape[0])))
-    outputs = np.zeros((x.shape[0], x.shape[1], weights.shape[0]))
-    for time in range(x.shape[0]):
-        h = activate(
-            str(attrs["activation"]), x[time] @ weights.T + h @ recurrent.T + values["bias"]
-        )
-        outputs[time] = h
-    return {
-        "output": outputs if time_major else outputs.swapaxes(0, 1),
-        "final_hidden_state": h,
+    major = 0 if attrs["time_major"] else 1
+    sources = {
+        name: np.moveaxis(values[name], major, 0)
+        for name in ("input", "auxiliary_input")
+        if f"{name}_weights" in values
     }
+    steps, batch = sources["input"].shape[:2]
+    n_cell = values["input_weights"].shape[0]
+    h = values.get("hidden_state", np.zeros((batch, n_cell)))
+    outputs = np.zeros((steps, batch, n_cell))
+    for time in range(steps):
+        z = arithmetic.product(h, values["recurrent_weights"]) + values["bias"]
+        for name, source in sources.items():
+            z = z + arithmetic.product(source[time], values[f"{name}_weights"])
+        h = outputs[time] = activate(str(attrs["activation"]), z)
+    return {"output": np.moveaxis(outputs, 0, major), "final_hidden_state": h}

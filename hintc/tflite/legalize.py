@@ -6,15 +6,17 @@ one such operator. Everything else in the model stays as it is.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hintc.errors import HintcError
-from hintc.ops import TARGETS, BuiltinLowering, CustomLowering, Quantize, StateSlot, Target
+from hintc.ops import TARGETS, BuiltinLowering, CustomLowering, Quantize, Target
 from hintc.tflite.call import FusedCall, fused_call
 from hintc.tflite.dequantize import recompute_constants
+from hintc.tflite.detour import find_detour, swap_major
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.flexbuffer import dump_attributes
 from hintc.tflite.loop_copies import copy_moved_inputs
@@ -154,7 +156,6 @@ class _Rewriter:
             if call is None:
                 operators.append(op)
                 continue
-            self._check(call)
             operators += self._replacement(call)
             freed += op.inputs
             self.lowered[call.fused.name] += 1
@@ -163,22 +164,18 @@ class _Rewriter:
             recompute_constants(self.subgraph)
         remove_unused_producers(self.subgraph, [index for index in freed if index >= 0])
 
-    def _check(self, call: FusedCall) -> None:
-        reasons = call.fused.refusals(
-            call.spec.slots, call.attributes, target=self.target, quantize=self.quantize
-        )
-        if reasons:
-            raise call.error(
-                f"it cannot run on target '{self.target}'",
-                why="; ".join(reasons),
-                remedy="Let hintc lower this layer another way, e.g. with form=unroll.",
-            )
-
     def _replacement(self, call: FusedCall) -> list[Operator]:
+        detour = find_detour(call, self.target, self.quantize)
         lowering = call.fused.lowering
         if isinstance(lowering, CustomLowering):
             return self._custom(call, lowering)
-        return self._builtin(call, lowering)
+        if detour.keeps_float:
+            self.notes.append(Note(call.name, f"weights stay float32: {detour.keeps_float}"))
+        quantize = None if detour.keeps_float else self.quantize
+        if not detour.swaps_major:
+            return self._builtin(call, lowering, quantize)
+        swapped, before, after = swap_major(call, lowering)
+        return [*before, *self._builtin(swapped, lowering, quantize), *after]
 
     def _custom(self, call: FusedCall, lowering: CustomLowering) -> list[Operator]:
         op = schema().OperatorT()
@@ -188,25 +185,26 @@ class _Rewriter:
         op.customOptions = list(dump_attributes(call.attributes))
         return [op]
 
-    def _builtin(self, call: FusedCall, lowering: BuiltinLowering) -> list[Operator]:
-        call.sizes()
+    def _builtin(
+        self, call: FusedCall, lowering: BuiltinLowering, quantize: Quantize | None
+    ) -> list[Operator]:
         operands = dict(call.operands)
         before: list[Operator] = []
+        widths = _widths(call, lowering)
         for state in lowering.states:
-            width = _width(call, state)
-            operands[state.slot], ops = self.states.variable(call, state, width)
+            operands[state.slot], ops = self.states.variable(call, state, widths[state.slot])
             before += ops
-        hybrid = self._shrink(call, lowering, operands, before)
-        main = self._kernel_results(call, lowering)
+        hybrid = self._shrink(call, lowering, operands, before, quantize)
+        main = self._kernel_results(call, lowering, widths)
         kernel = self.subgraph.make_op(
             lowering.operator,
             [operands.get(slot, -1) for slot in call.fused.slot_names],
             list(main.values()),
-            version=lowering.version(hybrid),
+            version=_version(call, lowering, hybrid),
             options=lowering.options,
             fields=_options(call, lowering),
         )
-        return [*before, kernel, *self._final_states(call, lowering, operands, main)]
+        return [*before, kernel, *self._final_states(call, lowering, operands, main, widths)]
 
     def _shrink(
         self,
@@ -214,14 +212,15 @@ class _Rewriter:
         lowering: BuiltinLowering,
         operands: dict[str, int],
         before: list[Operator],
+        quantize: Quantize | None,
     ) -> bool:
         """Makes the weights smaller as asked; True if they are int8 now."""
         reasons: list[str] = []
         hybrid = False
-        if self.quantize == "float16":
+        if quantize == "float16":
             made, reasons = self.weights.to_float16(call, operands)
             before += made
-        elif self.quantize == "dynamic" and lowering.int8:
+        elif quantize == "dynamic" and lowering.int8:
             reason = self.weights.to_int8(lowering, operands)
             hybrid = reason is None
             reasons = [] if reason is None else [reason]
@@ -229,7 +228,9 @@ class _Rewriter:
             self.notes.append(Note(call.name, f"weights stay float32: {reason}"))
         return hybrid
 
-    def _kernel_results(self, call: FusedCall, lowering: BuiltinLowering) -> dict[str, int]:
+    def _kernel_results(
+        self, call: FusedCall, lowering: BuiltinLowering, widths: Mapping[str, int]
+    ) -> dict[str, int]:
         """Tensors of what the kernel itself gives; made where the call does not ask for them."""
         if not lowering.states:
             for name in call.fused.results:
@@ -238,11 +239,12 @@ class _Rewriter:
             return {name: call.results[name] for name in call.fused.results}
         source = self.subgraph.shape(call.operands[call.fused.operands[0].name])
         assert source is not None
-        widths = _widths(call, lowering)
         tensors = {}
         for name, states in lowering.outputs(call.attributes).items():
             if name in call.results:
                 tensors[name] = call.results[name]
+            elif not states:
+                raise call.error(f"result '{name}' is missing")
             else:
                 shape = (*source[:-1], sum(widths[state] for state in states))
                 tensors[name] = self.subgraph.add_tensor(f"{call.name}/{name}", shape)
@@ -257,11 +259,12 @@ class _Rewriter:
         lowering: BuiltinLowering,
         operands: dict[str, int],
         main: Mapping[str, int],
+        widths: Mapping[str, int],
     ) -> list[Operator]:
         """Operators that read the final states somebody uses."""
         ops: list[Operator] = []
-        widths = _widths(call, lowering)
         steps = _last_steps(call, lowering, main, widths)
+        some = next(iter(steps.values()), None) or _step_of(call, next(iter(main.values())))
         for state in lowering.states:
             result = call.results.get(state.result)
             if result is None or result not in self.read:
@@ -270,8 +273,7 @@ class _Rewriter:
                 ops.append(read_step(call, steps[state.slot], result))
             else:
                 width = widths[state.slot]
-                step = next(iter(steps.values()))
-                ops += read_variable(call, operands[state.slot], width, step, result)
+                ops += read_variable(call, operands[state.slot], width, some, result)
         return ops
 
 
@@ -288,17 +290,22 @@ def _in_order(operands: Mapping[str, int]) -> list[int]:
     return [by_number.get(k, -1) for k in range(max(by_number, default=-1) + 1)]
 
 
-def _width(call: FusedCall, state: StateSlot) -> int:
-    shape = call.subgraph.shape(call.operands[state.weights])
-    size = shape[state.axis] if shape else -1
-    if size < 0:
-        raise call.error(f"the size of operand '{state.weights}' is not known")
-    return size
+def _version(call: FusedCall, lowering: BuiltinLowering, hybrid: bool) -> int:
+    if hybrid and call.attributes.get("asymmetric_quantize_inputs", False):
+        return lowering.asymmetric_version
+    return lowering.version(hybrid)
 
 
 def _widths(call: FusedCall, lowering: BuiltinLowering) -> dict[str, int]:
     """Units of each state, by slot."""
-    return {state.slot: _width(call, state) for state in lowering.states}
+    sizes, found = call.sizes(), {}
+    for state in lowering.states:
+        symbols = call.fused.slot(state.slot).shape[1].split("*")
+        for symbol in symbols:
+            if sizes.get(symbol, -1) < 0:
+                raise call.error(f"the size {symbol} of its {state.slot} is not known")
+        found[state.slot] = math.prod(sizes[symbol] for symbol in symbols)
+    return found
 
 
 def _last_steps(
@@ -318,6 +325,13 @@ def _last_steps(
             found[slot] = StepOf(main[name], 0 if slot in backward else -1, widths[slot], columns)
             begin = end
     return found
+
+
+def _step_of(call: FusedCall, output: int) -> StepOf:
+    """The last step of a kernel's output, whatever it holds."""
+    shape = call.subgraph.shape(output)
+    assert shape is not None
+    return StepOf(output, -1, shape[-1])
 
 
 def _options(call: FusedCall, lowering: BuiltinLowering) -> dict[str, object]:

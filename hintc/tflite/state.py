@@ -69,7 +69,7 @@ class StateWriter:
 
     def _batch_size(self, call: FusedCall) -> int:
         shape = self._graph.shape(call.operands[call.fused.operands[0].name])
-        assert shape is not None and len(shape) == 3
+        assert shape is not None
         return shape[batch_axis(call)]
 
     def _check_persistent(self, call: FusedCall, state: StateSlot, batch: int, zero: bool) -> None:
@@ -161,7 +161,8 @@ class StateWriter:
         if (source, axis) in self._batch:
             return self._batch[source, axis], []
         graph = self._graph
-        shape = graph.add_tensor(f"{call.name}/input_shape", (3,), np.int32)
+        rank = len(graph.shape(source) or ())
+        shape = graph.add_tensor(f"{call.name}/input_shape", (rank,), np.int32)
         count = graph.add_tensor(f"{call.name}/batch", (), np.int32)
         bounds = [
             graph.add_constant(f"{call.name}/batch_{name}", np.array([value], np.int32))
@@ -184,7 +185,7 @@ class StateWriter:
 
 
 def batch_axis(call: FusedCall) -> int:
-    """The batch axis of a sequence: 1 when time-major, else 0."""
+    """The batch axis of a sequence: 1 when time-major, else 0; of a single step 0."""
     return 1 if call.attributes.get("time_major", False) else 0
 
 
@@ -193,7 +194,7 @@ class StepOf:
     """One time step of a kernel's output.
 
     Attributes:
-        sequence: the output's tensor, rank 3.
+        sequence: the output's tensor, rank 3; rank 2 if the kernel takes a single step.
         time: 0 for the first step, -1 for the last.
         width: units of what is read.
         columns: where these stand in the output, ``(begin, end)``; None: they are all of it.
@@ -206,8 +207,11 @@ class StepOf:
 
 
 def read_step(call: FusedCall, step: StepOf, output: int) -> Operator:
-    """STRIDED_SLICE: `step` into `output` ([batch, width])."""
+    """STRIDED_SLICE: `step` into `output` ([batch, width]); RESHAPE where it is all there is."""
     graph, time = call.subgraph, 1 - batch_axis(call)
+    if _is_single(call):
+        sizes = graph.add_constant(f"{call.name}/step_shape", np.array([-1, step.width], np.int32))
+        return graph.make_op("RESHAPE", [step.sequence, sizes], [output])
     begin, end = np.zeros(3, np.int32), np.zeros(3, np.int32)
     begin[time] = step.time
     # On the other axes the masks say "all of it"; the time axis is shrunk to the step itself.
@@ -250,14 +254,18 @@ def read_variable(
     graph = call.subgraph
     shape = graph.shape(variable)
     batch = shape[0] if shape else -1
-    last = graph.add_tensor(f"{call.name}/last_step", (batch, step.width))
+    if _is_single(call):
+        last, before = step.sequence, []
+    else:
+        last = graph.add_tensor(f"{call.name}/last_step", (batch, step.width))
+        before = [read_step(call, step, last)]
     joined = graph.add_tensor(f"{call.name}/state_and_last_step", (batch, width + step.width))
     bounds = [
         graph.add_constant(f"{call.name}/state_{name}", np.array(value, np.int32))
         for name, value in (("begin", [0, 0]), ("size", [-1, width]))
     ]
     return [
-        read_step(call, step, last),
+        *before,
         graph.make_op(
             "CONCATENATION",
             [variable, last],
@@ -267,6 +275,11 @@ def read_variable(
         ),
         graph.make_op("SLICE", [joined, *bounds], [output], options="SliceOptions"),
     ]
+
+
+def _is_single(call: FusedCall) -> bool:
+    """Whether the kernel takes a single step, not a sequence."""
+    return len(call.fused.operands[0].shape) == 2
 
 
 def _is_zero(graph: Subgraph, index: int) -> bool:

@@ -8,29 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hintc.ops import BuiltinLowering
+from hintc.ops.arithmetic import symmetric_int8
 from hintc.tflite.call import FusedCall
 from hintc.tflite.flatbuffer import Operator, Subgraph
 from hintc.tflite.schema import schema
 
-INT8_MAX = 127
-"""Symmetric: -128 is not used, so that a product of two values cannot overflow the kernel's."""
 _DEQUANTIZE_FLOAT16 = 3
 """First version of DEQUANTIZE that reads float16."""
 
 Float = npt.NDArray[np.float32]
-
-
-def symmetric_int8(values: Float) -> tuple[npt.NDArray[np.int8], float]:
-    """Per-tensor symmetric quantisation: ``values ~ scale * q``, q in [-127, 127].
-
-    The scale of an all-zero tensor is 1 (a scale of 0 is not a legal one).
-    """
-    largest = float(np.abs(values).max(initial=0.0))
-    scale = float(np.float32(largest / INT8_MAX))
-    if scale == 0.0:
-        return np.zeros(values.shape, np.int8), 1.0
-    rounded = np.clip(np.rint(values / np.float32(scale)), -INT8_MAX, INT8_MAX)
-    return rounded.astype(np.int8), scale
 
 
 class WeightStore:
