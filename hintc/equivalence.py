@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from hintc.errors import EquivalenceError, HintcError
 from hintc.runtime.interpreter import Interpreter
+from hintc.runtime.kernel_call import Kernel
 from hintc.runtime.session import Session
 from hintc.runtime.tensor_info import TensorInfo
 
@@ -102,6 +103,7 @@ def check_equivalence(
     outputs: Sequence[str] | None = None,
     batches: Sequence[int] = (1, 3),
     invokes: int = 2,
+    kernels: Mapping[str, Kernel] | None = None,
 ) -> EquivalenceReport:
     """Compares two models.
 
@@ -118,11 +120,12 @@ def check_equivalence(
         outputs: output tensors of GraphDefs, in order; default: the nodes nobody reads.
         batches: sizes for dynamic dimensions.
         invokes: runs on each feed, on one instance: a state that leaks shows in the second.
+        kernels: functions for the custom ops of .tflite models; see `hintc.runtime.Kernels`.
 
     Raises:
         HintcError: a model does not run, or inputs or outputs cannot be guessed or paired.
     """
-    first, second = _runners((a, b), inputs, outputs)
+    first, second = _runners((a, b), inputs, outputs, kernels)
     with contextlib.closing(first), contextlib.closing(second):
         names = _paired(first.input_names, second.input_names, "inputs")
         pairs = _paired(first.output_names, second.output_names, "outputs")
@@ -150,8 +153,8 @@ class _Runner(Protocol):
 
 
 class _TfliteRunner:
-    def __init__(self, model: bytes) -> None:
-        self._interpreter = Interpreter(model)
+    def __init__(self, model: bytes, kernels: Mapping[str, Kernel] | None) -> None:
+        self._interpreter = Interpreter(model, kernels=kernels)
         self.input_names = [info.name for info in self._interpreter.inputs]
         self.output_names = [info.name for info in self._interpreter.outputs]
 
@@ -184,10 +187,11 @@ def _runners(
     models: tuple[Model, Model],
     inputs: Sequence[str] | None,
     outputs: Sequence[str] | None,
+    kernels: Mapping[str, Kernel] | None,
 ) -> list[_Runner]:
     """Both models ready to run; a .tflite model tells a GraphDef beside it the names."""
     found: dict[int, _Runner] = {
-        number: _TfliteRunner(bytes(model))
+        number: _TfliteRunner(bytes(model), kernels)
         for number, model in enumerate(models)
         if isinstance(model, bytes | bytearray)
     }

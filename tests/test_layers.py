@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("remark", "near", "files", "authoring"),
     ("ir",),
     ("ops", "graft", "call_graph", "report"),
+    ("flexbuffer",),
     ("hints",),
     ("inlining", "outlining"),
     ("text", "verify", "pattern"),

@@ -10,6 +10,8 @@ from hintc.equivalence import ATOL, RTOL, EquivalenceReport, check_equivalence
 from hintc.errors import HintcError
 from hintc.near import did_you_mean, some
 from hintc.report import Report
+from hintc.runtime.kernel_call import Kernel
+from hintc.runtime.kernels import Kernels
 from hintc.source import SourceModel
 from hintc.tflite.state import StateMode
 
@@ -48,6 +50,28 @@ def chosen_feeds(check: Any) -> Feeds:
     return list(feeds)
 
 
+def check_kernels(kernels: object, feeds: Feeds) -> None:
+    """Refuses kernels that cannot be used.
+
+    Raises:
+        HintcError: no mapping of functions, or nothing is compared.
+    """
+    if kernels is None:
+        return
+    if not isinstance(kernels, Mapping):
+        raise HintcError(
+            f"kernels is a {type(kernels).__name__}",
+            remedy="Give a mapping from custom codes to functions.",
+        )
+    Kernels(kernels)
+    if not feeds:
+        raise HintcError(
+            "kernels has no use here",
+            why="they run custom ops for check, and check is None",
+            remedy="Give them to hintc.Interpreter, which runs the model.",
+        )
+
+
 def check_feed_names(feeds: Feeds, source: SourceModel) -> None:
     """Refuses feeds that leave an input out, or feed what is none.
 
@@ -79,16 +103,18 @@ def check_model(
     feeds: Feeds,
     quantize: str | None,
     state: StateMode,
+    kernels: Mapping[str, Kernel] | None = None,
 ) -> None:
     """Compares the model with its source, or the lowered graph if it has ops without a kernel.
 
     Raises:
+        HintcError: `kernels` are given, but not for every custom op.
         EquivalenceError: see `compare`.
     """
     report = compiled.report
     custom = [name for name in report.operators if name.startswith("CUSTOM:")]
-    if not custom:
-        compare(compiled.source, tflite, feeds, report, quantize, state)
+    if not custom or kernels is not None:
+        compare(compiled.source, tflite, feeds, report, quantize, state, kernels)
         return
     codes = some(name.removeprefix("CUSTOM:") for name in custom)
     report.add_notes(
@@ -104,6 +130,7 @@ def compare(
     report: Report,
     quantize: str | None,
     state: StateMode,
+    kernels: Mapping[str, Kernel] | None = None,
 ) -> None:
     """Runs both; the largest errors go into the report.
 
@@ -126,6 +153,7 @@ def compare(
             outputs=source.outputs,
             batches=(1,) if once else (1, 3),
             invokes=1 if once else 2,
+            kernels=kernels,
         )
         for name, error in found.max_error.items():
             report.errors[name] = max(report.errors.get(name, 0.0), error)

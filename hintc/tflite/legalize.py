@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hintc.errors import HintcError
+from hintc.flexbuffer import dump_attributes
 from hintc.ops import TARGETS, BuiltinLowering, CustomLowering, Quantize, StateSlot, Target
 from hintc.tflite.call import FusedCall, fused_call
 from hintc.tflite.dequantize import recompute_constants
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
-from hintc.tflite.flexbuffer import dump_attributes
 from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.schema import schema
