@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("equivalence",),
     ("tflite",),
     ("convert",),
-    ("compat",),
+    ("compat", "scaffold"),
     ("cli",),
     ("__main__",),
 )
