@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hintc.pipeline import PassPipeline
     from hintc.registry import register
     from hintc.rewrite import Pass, RewritePass
+    from hintc.runtime.interpreter import Interpreter
     from hintc.tflite.legalize import legalize
     from hintc.verify import verify
     from hintc.viz import Dump
@@ -49,6 +50,7 @@ __all__ = [
     "Dump",
     "FusedOp",
     "HintcError",
+    "Interpreter",
     "OpHint",
     "Pass",
     "PassPipeline",
@@ -102,6 +104,7 @@ _HOME = {
         "pipeline": ("PassPipeline",),
         "registry": ("register",),
         "rewrite": ("Pass", "RewritePass"),
+        "runtime.interpreter": ("Interpreter",),
         "tflite.legalize": ("legalize",),
         "verify": ("verify",),
         "viz": ("Dump",),

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hintc.errors import EquivalenceError, HintcError
 from hintc.ops import Target
 from hintc.runtime.interpreter import Interpreter
+from hintc.runtime.kernel_call import Kernel
 from hintc.runtime.micro import MicroInterpreter
 from hintc.runtime.session import Session
 from hintc.runtime.tensor_info import TensorInfo
@@ -105,6 +106,7 @@ def check_equivalence(
     batches: Sequence[int] = (1, 3),
     invokes: int = 2,
     target: Target = "tflite",
+    kernels: Mapping[str, Kernel] | None = None,
 ) -> EquivalenceReport:
     """Compares two models.
 
@@ -123,11 +125,12 @@ def check_equivalence(
         invokes: runs on each feed, on one instance: a state that leaks shows in the second.
         target: whose interpreter runs .tflite models: TFLite's for ``"tflite"`` (LiteRT's if it
             is installed), LiteRT's for ``"litert"``, TFLite Micro's for ``"tflm"``.
+        kernels: functions for the custom ops of .tflite models; see `hintc.runtime.Kernels`.
 
     Raises:
         HintcError: a model does not run, or inputs or outputs cannot be guessed or paired.
     """
-    first, second = _runners((a, b), inputs, outputs, target)
+    first, second = _runners((a, b), inputs, outputs, target, kernels)
     with contextlib.closing(first), contextlib.closing(second):
         names = _paired(first.input_names, second.input_names, "inputs")
         pairs = _paired(first.output_names, second.output_names, "outputs")
@@ -155,8 +158,8 @@ class _Runner(Protocol):
 
 
 class _TfliteRunner:
-    def __init__(self, model: bytes, target: Target) -> None:
-        self._interpreter = _interpreter(model, target)
+    def __init__(self, model: bytes, target: Target, kernels: Mapping[str, Kernel] | None) -> None:
+        self._interpreter = _interpreter(model, target, kernels)
         self.input_names = [info.name for info in self._interpreter.inputs]
         self.output_names = [info.name for info in self._interpreter.outputs]
 
@@ -170,10 +173,12 @@ class _TfliteRunner:
         """The interpreter needs no closing."""
 
 
-def _interpreter(model: bytes, target: Target) -> Interpreter | MicroInterpreter:
+def _interpreter(
+    model: bytes, target: Target, kernels: Mapping[str, Kernel] | None
+) -> Interpreter | MicroInterpreter:
     if target == "tflm":
         return MicroInterpreter(model)
-    return Interpreter(model, runtime="litert" if target == "litert" else None)
+    return Interpreter(model, runtime="litert" if target == "litert" else None, kernels=kernels)
 
 
 class _GraphRunner:
@@ -196,10 +201,11 @@ def _runners(
     inputs: Sequence[str] | None,
     outputs: Sequence[str] | None,
     target: Target,
+    kernels: Mapping[str, Kernel] | None,
 ) -> list[_Runner]:
     """Both models ready to run; a .tflite model tells a GraphDef beside it the names."""
     found: dict[int, _Runner] = {
-        number: _TfliteRunner(bytes(model), target)
+        number: _TfliteRunner(bytes(model), target, kernels)
         for number, model in enumerate(models)
         if isinstance(model, bytes | bytearray)
     }

@@ -1,192 +1,393 @@
-"""The table of fused kernels, on both runtimes, against the numpy references."""
+"""Python functions as kernels of custom ops, in both stock interpreters."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import gc
+import importlib
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-import kernel_page
-from custom_model import custom_model
-from hintc.errors import HintcError
-from hintc.ops import (
-    BIDIRECTIONAL_SEQUENCE_LSTM,
-    BIDIRECTIONAL_SEQUENCE_RNN,
-    LSTM,
-    RNN,
-    SVDF,
-    BuiltinLowering,
-    FusedOp,
-)
+import custom_ops
+import hintc
+from custom_convs import KERNELS, converted, my_conv, several, single
+from custom_ops import Op
+from hintc.errors import EquivalenceError, HintcError
+from hintc.runtime import Kernels, abi_check, abi_probe, session
+from hintc.runtime import tflite_abi as abi
 from hintc.runtime.interpreter import Interpreter, RuntimeName
-from hintc.tflite.flatbuffer import Model
-from hintc.tflite.legalize import legalize_model
-from kernel_cases import BATCH, CASES, FLOAT, OTHER_MAJOR, REFUSED, RIGHT, SIZES, Case
+from hintc.runtime.ranges import tensor_ranges
+from hintc.tflite.inspect import op_counts
+from hinted_graphs import HintedModel, freeze, placeholder
 
-PAGE = Path(__file__).parent.parent / "docs" / "kernels.md"
-TOLERANCE = 2e-6
-"""For every dtype: the references quantise as the kernels do."""
-
-VERSIONS = {
-    "BIDIRECTIONAL_SEQUENCE_LSTM": (2, 2, 3),
-    "BIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 3),
-    "LSTM": (1, 3, 4),
-    "RNN": (1, 2, 3),
-    "SVDF": (1, 2, 4),
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": (1, 2, 3),
-    "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2, 3),
+RUNTIMES: tuple[RuntimeName, ...] = ("litert", "tensorflow")
+MODULES = dict(zip(RUNTIMES, abi_check.RUNTIMES, strict=True))
+runtimes = pytest.mark.parametrize("runtime", RUNTIMES)
+BOTH = {
+    f"{padding}-{activation}": partial(single, padding=padding, activation=activation)
+    for padding, activation in (("SAME", "RELU"), ("VALID", "TANH"))
 }
-"""With float weights, int8 ones, asymmetric inputs, from tools/versioning/op_version.cc. The first
-kernel knows time_major from 2 on."""
-
-RIGHT_CASES = [case for case in CASES if case.outcome == RIGHT]
-BROKEN_CASES = [case for case in CASES if case.outcome not in (RIGHT, REFUSED)]
-REFUSED_CASES = [case for case in CASES if case.outcome == REFUSED]
 
 
-@dataclass(frozen=True)
-class Emitted:
-    """The kernel in a model: what the table's outcomes speak of."""
+def check(model: HintedModel, instance: Interpreter, batches: tuple[int, ...]) -> None:
+    """Equal to TensorFlow, on two invokes each."""
+    for batch in batches:
+        for seed in range(2):
+            feeds = model.feeds(batch, seed)
+            wanted = session.run(model.graph_def, feeds, model.outputs)
+            found = instance.run(feeds)
+            for name, value in wanted.items():
+                np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5)
 
-    time_major: bool
-    int8: bool
-    asymmetric: bool
-    version: int
 
-    @classmethod
-    def read(cls, case: Case, tflite: bytes) -> Emitted:
-        """The one operator of the case's op."""
-        model = Model.read(tflite)
-        ((graph, op),) = [
-            (g, op) for g, op in model.operators() if model.op_name(op) == case.op.name
-        ]
-        assert isinstance(case.op.lowering, BuiltinLowering)
-        kinds = {graph.dtype(op.inputs[case.op.slot_names.index(s)]) for s in weights(case)}
-        (kind,) = kinds
-        options = op.builtinOptions
-        return cls(
-            bool(getattr(options, "timeMajor", False)),
-            kind == np.int8,
-            options.asymmetricQuantizeInputs,
-            model.root.operatorCodes[op.opcodeIndex].version,
+@pytest.mark.parametrize("build", [*BOTH.values(), several], ids=[*BOTH, "several"])
+def test_a_hinted_convolution_runs_in_numpy(build: Any) -> None:
+    model, result = converted(build, check=True, kernels=KERNELS)
+    assert op_counts(result.tflite)["CUSTOM:MyConv"] in (1, 3)
+    assert result.report.errors["y"] < 1e-5
+    for runtime in RUNTIMES:
+        for delegates in (True, False):
+            instance = Interpreter(
+                result.tflite, runtime=runtime, delegates=delegates, kernels=KERNELS
+            )
+            check(model, instance, (1, 3, 2, 3))
+
+
+def test_fixed_shapes_are_planned_by_the_runtime() -> None:
+    model, result = converted(partial(single, batch=2))
+    for runtime in RUNTIMES:
+        instance = Interpreter(result.tflite, runtime=runtime, kernels=KERNELS)
+        check(model, instance, (2,))
+    found: list[int] = []
+
+    class Watching(Kernels):
+        def _invoke(self, context: int, node: int) -> int:
+            calls = abi.Calls(context)
+            (call,) = self._region_of(node).calls
+            found.append(calls.tensor(call.results[0]).allocation_type)
+            return super()._invoke(context, node)
+
+    # a stock interpreter may resize what the model gives a fixed size
+    stock = stock_interpreter("litert", result.tflite, Watching(KERNELS))
+    any_batch = freeze(single)
+    for batch in (2, 3, 2):
+        assert_stock_equals(stock, any_batch, batch)
+    arena = 2
+    assert found == [arena] * 2 + [abi.DYNAMIC] * 4
+
+
+def stock_interpreter(runtime: RuntimeName, model: bytes, kernels: Kernels) -> Any:
+    module = importlib.import_module(MODULES[runtime])
+    return module.Interpreter(model_content=model, experimental_delegates=[kernels])
+
+
+def assert_stock_equals(stock: Any, model: HintedModel, batch: int) -> None:
+    ((name, value),) = model.feeds(batch).items()
+    index = stock.get_input_details()[0]["index"]
+    stock.resize_tensor_input(index, value.shape)
+    stock.allocate_tensors()
+    (wanted,) = session.run(model.graph_def, {name: value}, model.outputs).values()
+    for _ in range(2):
+        stock.set_tensor(index, value)
+        stock.invoke()
+        found = stock.get_tensor(stock.get_output_details()[0]["index"])
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@runtimes
+def test_stock_interpreters_share_kernels(runtime: RuntimeName) -> None:
+    model, result = converted(single)
+    kernels = Kernels(KERNELS)
+    first, second = (stock_interpreter(runtime, result.tflite, kernels) for _ in range(2))
+    del kernels
+    assert_stock_equals(first, model, 3)
+    assert_stock_equals(second, model, 1)
+    del first
+    gc.collect()
+    assert_stock_equals(second, model, 2)
+
+
+def test_a_custom_op_in_the_body_of_a_loop() -> None:
+    def build() -> list[Any]:
+        x = placeholder([None, 4])
+
+        def body(step: Any, value: Any) -> Any:
+            hint = hintc.OpHint("MyStep", gain=0.5)
+            new = hint.add_output(tf.tanh(hint.add_input(value) * 0.5 + 1.0))
+            return step + 1, new + 0.1
+
+        _, y = tf.while_loop(
+            lambda step, value: (step < 5) & (tf.reduce_sum(value) < 100.0), body, (0, x)
         )
+        return [tf.identity(y, name="y")]
+
+    model, result = converted(build)
+    assert op_counts(result.tflite)["CUSTOM:MyStep"] == 1
+    assert op_counts(result.tflite)["WHILE"] == 1
+    kernels = {"MyStep": lambda x, gain: np.tanh(gain * x + 1)}
+    for runtime in RUNTIMES:
+        check(model, Interpreter(result.tflite, runtime=runtime, kernels=kernels), (1, 3))
 
 
-def weights(case: Case) -> list[str]:
-    return [s.name for s in case.op.operands if s.kind == "weight" and s.name in case.operands]
+# -- operands and results ----------------------------------------------------------------------
 
 
-def check(case: Case, tflite: bytes) -> None:
-    """Each result of each invoke, on both runtimes, equals the reference."""
-    expected = {batch: case.expected(batch) for batch in set(case.batches)}
-    runtimes: tuple[RuntimeName, ...] = ("litert", "tensorflow")
-    for runtime in runtimes:
-        interpreter = Interpreter(tflite, runtime=runtime)
-        for batch in case.batches:
-            found = interpreter.run(case.feeds(batch))
-            assert set(found) == set(expected[batch])
-            for name, value in expected[batch].items():
-                np.testing.assert_allclose(found[name], value, rtol=0, atol=TOLERANCE, err_msg=name)
+def small(op: Op, extra: custom_ops.Tensors | None = None) -> bytes:
+    """x [-1, 3] -> the op -> y."""
+    tensors = {"x": (np.float32, (-1, 3)), "y": (np.float32, (-1, 3)), **(extra or {})}
+    return custom_ops.model(tensors, [op], ["x"], list(op.results)).write()
 
 
-def test_size_of_the_table() -> None:
-    assert len({case.name for case in CASES}) == len(CASES)
-    assert len(RIGHT_CASES) >= 240
-    assert {case.op.name for case in RIGHT_CASES} == {case.op.name for case in CASES}
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+IDENTITY = small(Op("f", ["x"], ["y"]))
 
 
-@pytest.mark.parametrize("case", RIGHT_CASES, ids=lambda case: case.name)
-def test_right_kernel(case: Case) -> None:
-    legalized = legalize_model(case.model(), quantize=case.quantize)
-    kernel = Emitted.read(case, legalized.tflite)
-    assert kernel.time_major == case.time_major
-    assert kernel.int8 == (case.quantize == "dynamic")
-    assert kernel.asymmetric == ("asymmetric" in case.dtype)
-    assert kernel.version == VERSIONS[case.op.name][kernel.int8 + kernel.asymmetric]
-    assert not legalized.notes
-    check(case, legalized.tflite)
-
-
-@pytest.mark.parametrize("case", BROKEN_CASES, ids=lambda case: case.name)
-def test_wrong_kernel_is_not_emitted(case: Case) -> None:
-    legalized = legalize_model(case.model(), quantize=case.quantize)
-    kernel = Emitted.read(case, legalized.tflite)
-    assert (kernel.time_major != case.time_major) == (OTHER_MAJOR in case.outcome)
-    assert kernel.int8 == (case.quantize == "dynamic" and FLOAT not in case.outcome)
-    assert bool(legalized.notes) == (FLOAT in case.outcome)
-    check(case, legalized.tflite)
-
-
-@pytest.mark.parametrize("case", REFUSED_CASES, ids=lambda case: case.name)
-def test_wrong_kernel_is_refused(case: Case) -> None:
-    with pytest.raises(HintcError, match=f"{case.op.name}: it cannot run") as caught:
-        legalize_model(case.model(), quantize=case.quantize)
-    assert "without an activation" in str(caught.value)
-
-
-def test_the_declarations_say_what_is_broken() -> None:
-    """A cell is broken exactly if a declaration says so, and each of its sayings has a cell."""
-    said, seen = set(), set()
-    for case in CASES:
-        broken = {c.broken.variant for c in case.op.violated(case.use) if c.broken}
-        assert bool(broken) == (case.outcome != RIGHT), case.name
-        seen |= {(case.op.name, variant) for variant in broken}
-        said |= {(case.op.name, c.broken.variant) for c in case.op.constraints if c.broken}
-    assert said == seen
-
-
-STREAMED = [
-    case
-    for case in RIGHT_CASES
-    if case.op in (LSTM, RNN, SVDF) and case.quantize is None
-    if case.variant.name in ("plain", "layer normalisation", "tanh", "rank 2")
-    if case.variant.layout != "dynamic batch"
-]
-
-
-@pytest.mark.parametrize("case", STREAMED, ids=lambda case: case.name)
-@pytest.mark.parametrize("runtime", ["litert", "tensorflow"])
-def test_a_step_goes_on_from_the_last(case: Case, runtime: RuntimeName) -> None:
-    """Streaming: with state="persist" invokes are the steps of a sequence."""
-    case = replace(case, variant=case.variant.laid_out("", "fixed batch"))
-    tflite = legalize_model(case.model(), quantize=case.quantize, state="persist").tflite
-    assert not {"FILL", "RESHAPE"} & op_counts_before_the_kernel(case, tflite)
-    interpreter = Interpreter(tflite, runtime=runtime)
-    assert isinstance(case.op.lowering, BuiltinLowering)
-    states: dict[str, Any] = {}
-    for _ in range(3):
-        expected = case.reference({**case.operands, **states})
-        found = interpreter.run(case.feeds(BATCH))
-        for name, value in expected.items():
-            np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5, err_msg=name)
-        states = {state.slot: expected[state.result] for state in case.op.lowering.states}
-
-
-def op_counts_before_the_kernel(case: Case, tflite: bytes) -> set[str]:
-    """Names of the operators that run before the kernel."""
-    model = Model.read(tflite)
-    names = [model.op_name(op) for _, op in model.operators()]
-    return set(names[: names.index(case.op.name)])
-
-
-@pytest.mark.parametrize("op", [BIDIRECTIONAL_SEQUENCE_LSTM, BIDIRECTIONAL_SEQUENCE_RNN])
-def test_an_auxiliary_input_of_another_width_is_refused(op: FusedOp) -> None:
-    case = next(c for c in RIGHT_CASES if c.op is op and "auxiliary" in c.variant.features)
-    wide = np.zeros((*case.operands["auxiliary_input"].shape[:2], SIZES["n_in"] + 1), np.float32)
-    model = custom_model(
-        op,
-        {**case.operands, "auxiliary_input": wide},
-        case.fed,
-        {name: value.shape for name, value in case.expected(BATCH).items()},
-        case.attributes,
-        {},
+@runtimes
+def test_several_results_absent_operands_and_attributes(runtime: RuntimeName) -> None:
+    attributes = {"gain": 2.5, "count": 3, "on": True, "name": "abc", "sizes": (1, 2)}
+    model = small(
+        Op("f", ["x", None, "k"], ["y", "where"], attributes),
+        {"k": np.array([7], np.int64), "where": (np.int32, (-1, 2))},
     )
-    with pytest.raises(HintcError, match="'auxiliary_input' has shape"):
-        legalize_model(model)
+    seen: list[dict[str, Any]] = []
+
+    def f(x: Any, absent: Any, k: Any, **given: Any) -> Any:
+        assert absent is None
+        assert (x.dtype, k.dtype, k.tolist()) == (np.float32, np.int64, [7])
+        assert not x.flags.writeable
+        seen.append(given)
+        return x * given["gain"], np.argwhere(x > 2)
+
+    instance = Interpreter(model, runtime=runtime, kernels={"f": f})
+    for x in (X, X, X[:1], 2 * X):
+        found = instance.run([x])
+        np.testing.assert_array_equal(found["y"], 2.5 * x)
+        np.testing.assert_array_equal(found["where"], np.argwhere(x > 2))
+        assert found["where"].dtype == np.int32
+    assert seen == [attributes] * 4
 
 
-def test_page_is_the_table() -> None:
-    assert PAGE.read_text(encoding="utf-8") == kernel_page.page(), "run make tables"
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
+)
+def test_dtypes(dtype: str) -> None:
+    tensors: dict[str, Any] = {"x": (dtype, (-1, 2)), "y": (dtype, (-1, 2))}
+    model = custom_ops.model(tensors, [Op("f", ["x"], ["y"])], ["x"], ["y"]).write()
+    value = np.array([[0, 1], [1, 1]], dtype)
+    found = Interpreter(model, kernels={"f": lambda x: x[::-1]}).run([value])["y"]
+    assert found.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(found, value[::-1])
+
+
+def test_empty_results() -> None:
+    instance = Interpreter(IDENTITY, kernels={"f": lambda x: x[:0]})
+    assert instance.run([X])["y"].shape == (0, 3)
+
+
+def test_an_interpreter_goes_on_after_a_failure() -> None:
+    def f(x: Any) -> Any:
+        if x.sum() > 20:
+            raise ValueError("100% too much")
+        return x + 1
+
+    instance = Interpreter(IDENTITY, kernels={"f": f})
+    with pytest.raises(HintcError, match=r"custom op 'f'.*100% too much") as caught:
+        instance.run([X * 10])
+    assert caught.value.node == "y"
+    assert isinstance(caught.value.__cause__, ValueError)
+    np.testing.assert_array_equal(instance.run([X])["y"], X + 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "parts"),
+    [
+        (lambda x: (x, x), ["gave 2 results", "has 1"]),
+        (lambda x: None, ["result 0", "object", "float32"]),
+        (lambda x: x.astype(complex), ["complex128", "float32"]),
+        (lambda x: x[:, :2], ["shape [2, 2]", "[-1, 3]"]),
+        (lambda x: x.sum(), ["shape []", "[-1, 3]"]),
+        (lambda x, y: x, ["TypeError", "missing 1 required"]),
+        (lambda x: x.fill(0), ["read-only"]),
+    ],
+)
+def test_unfit_results(function: Any, parts: list[str]) -> None:
+    with pytest.raises(HintcError) as caught:
+        Interpreter(IDENTITY, kernels={"f": function}).run([X])
+    assert caught.value.node == "y"
+    for part in ["'f'", *parts]:
+        assert part in str(caught.value)
+
+
+def test_integers_that_do_not_fit() -> None:
+    model = small(Op("f", ["x"], ["n"]), {"n": (np.int32, (-1,))})
+    fits = Interpreter(model, kernels={"f": lambda x: x[0].astype(np.int64)})
+    assert fits.run([X])["n"].dtype == np.int32
+    with pytest.raises(HintcError, match="int64"):
+        Interpreter(model, kernels={"f": lambda x: np.array([2**40])}).run([X])
+
+
+def test_an_interrupt_is_not_swallowed() -> None:
+    def f(x: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Interpreter(IDENTITY, kernels={"f": f}).run([X])
+
+
+def test_a_stock_interpreter_says_what_failed() -> None:
+    def f(x: Any) -> Any:
+        raise ValueError("100% bad")
+
+    kernels = Kernels({"f": f})
+    stock = stock_interpreter("litert", IDENTITY, kernels)
+    stock.allocate_tensors()
+    with pytest.raises(RuntimeError, match=r"node 'y': custom op 'f'.*100% bad"):
+        stock.invoke()
+    assert isinstance(kernels.failure, HintcError)
+    with pytest.raises(HintcError, match="100% bad"):
+        kernels.raise_failure()
+    kernels.raise_failure()
+
+
+# -- what is missing or malformed --------------------------------------------------------------
+
+
+@runtimes
+def test_missing_kernels_are_named(runtime: RuntimeName) -> None:
+    tensors: dict[str, Any] = dict.fromkeys("xabcy", (np.float32, (-1, 3)))
+    ops = [Op(code, [x], [y]) for code, x, y in zip("FGFH", "xabc", "abcy", strict=True)]
+    model = custom_ops.model(tensors, ops, ["x"], ["y"]).write()
+    with pytest.raises(HintcError, match=r"no kernel for the custom ops 'F', 'H'\."):
+        Interpreter(model, runtime=runtime, kernels={"G": np.abs})
+    with pytest.raises(HintcError, match="Did you mean 'MyOp'"):
+        kernels = {"MyOp": np.abs}
+        Interpreter(small(Op("Myop", ["x"], ["y"])), runtime=runtime, kernels=kernels)
+    with pytest.raises(HintcError, match=r"no kernel for the custom op 'F'.*kernels=") as caught:
+        Interpreter(model, runtime=runtime).run([X])
+    assert "unresolved" not in str(caught.value)
+
+
+def test_what_is_no_kernel() -> None:
+    with pytest.raises(HintcError, match="kernel of 'f' is a int"):
+        Interpreter(IDENTITY, kernels={"f": 3})  # type: ignore[dict-item]
+
+
+def test_options_that_are_no_map() -> None:
+    model = small(Op("f", ["x"], ["y"], b"\x01\x04\x01"))
+    with pytest.raises(HintcError, match=r"'f' cannot run.*options") as caught:
+        Interpreter(model, kernels={"f": np.abs})
+    assert caught.value.node == "y"
+
+
+def test_strings_are_refused() -> None:
+    made = custom_ops.model(
+        {"x": (np.float32, (-1, 3)), "y": (np.float32, (-1, 3))},
+        [Op("f", ["x"], ["y"])],
+        ["x"],
+        ["y"],
+    )
+    string = 5
+    made.root.subgraphs[0].tensors[1].type = string
+    with pytest.raises(HintcError, match="numpy has no dtype"):
+        Interpreter(made.write(), kernels={"f": np.abs}).run([X])
+
+
+def test_the_check_of_convert() -> None:
+    with pytest.raises(EquivalenceError, match="differ"):
+        converted(single, check=True, kernels={"MyConv": lambda *a, **b: 2 * my_conv(*a, **b)})
+    with pytest.raises(HintcError, match="no kernel for the custom ops 'MyConv'"):
+        converted(single, check=True, kernels={})
+    with pytest.raises(HintcError, match="kernels has no use"):
+        converted(single, kernels=KERNELS)
+    with pytest.raises(HintcError, match="kernels is a list"):
+        converted(single, check=True, kernels=[my_conv])
+    _, result = converted(single, check=True)
+    assert "no kernel for 'MyConv'" in str([str(remark) for remark in result.report.remarks])
+
+
+@runtimes
+def test_ranges(runtime: RuntimeName) -> None:
+    tensors: dict[str, Any] = dict.fromkeys("xabcy", (np.float32, (-1, 3)))
+    ops = [
+        Op("NEG", ["x"], ["a"]),
+        Op("f", ["a"], ["b"]),
+        Op("f", ["b"], ["c"]),
+        Op("NEG", ["c"], ["y"]),
+    ]
+    model = custom_ops.model(tensors, ops, ["x"], ["y"]).write()
+    feeds = [[X], [X[:1] - 10]]
+    found = tensor_ranges(model, feeds, kernels={"f": lambda x: x + 1}, runtime=runtime)
+    wanted = [(-10, 5), (-5, 10), (-4, 11), (-3, 12), (-12, 3)]
+    assert [(found[index].low, found[index].high) for index in range(5)] == wanted
+    with pytest.raises(HintcError, match="no feeds"):
+        tensor_ranges(model, [], kernels={"f": np.abs}, runtime=runtime)
+    with pytest.raises(HintcError, match=r"tensor 2 .* not finite"):
+        tensor_ranges(model, feeds, kernels={"f": lambda x: x + np.inf}, runtime=runtime)
+
+
+# -- the layout of TFLite's structures ---------------------------------------------------------
+
+
+def test_the_installed_runtimes_are_the_checked_ones() -> None:
+    for distribution in abi_check.RUNTIMES.values():
+        version = abi_check._version(distribution)
+        assert (distribution, version, "Linux", "x86_64") in abi_check.CHECKED
+
+
+def test_the_model_of_the_probe() -> None:
+    assert custom_ops.probe_model() == abi_probe.MODEL.read_bytes()
+
+
+@runtimes
+def test_the_probe_accepts_the_installed_runtimes(
+    runtime: RuntimeName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(abi_check, "check_runtime", None)  # the probe replaces it
+    abi_probe.probe(MODULES[runtime])
+
+
+def test_an_unknown_version_with_the_same_layout_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abi_check, "_version", lambda distribution: "99.0")
+    abi_check._check.cache_clear()
+    instance = Interpreter(IDENTITY, runtime="litert", kernels={"f": lambda x: x + 1})
+    np.testing.assert_array_equal(instance.run([X])["y"], X + 1)
+    assert abi_check._check.cache_info().misses == 1
+    abi_check._check.cache_clear()
+
+
+def test_every_other_layout_is_found() -> None:
+    script = Path(__file__).parent / "scripts" / "foreign_layouts.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    found = [line.split() for line in done.stdout.splitlines()]
+    structures = [abi.Tensor, abi.Node, abi.Registration, abi.Context, abi.Delegate]
+    fields = sum(len(structure._fields_) for structure in structures)
+    assert len(found) == fields + len(abi.DelegateParams._fields_)
+    # the last field of TfLiteDelegate is never set: where it is makes no difference
+    accepted = [line[:2] for line in found if line[2] == "accepted"]
+    assert accepted == [["Delegate", "opaque_delegate_builder"]]
+
+
+@pytest.mark.parametrize(
+    ("probe", "reason"),
+    [
+        ("import os; os.abort()", "died of signal 6"),
+        ("raise SystemExit('sizes are not where they should be')", "sizes are not where"),
+    ],
+)
+def test_an_unknown_runtime_is_refused(
+    probe: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(abi_check, "_version", lambda distribution: "99.0")
+    monkeypatch.setattr(abi_check, "_PROBE", probe)
+    abi_check._check.cache_clear()
+    try:
+        with pytest.raises(HintcError, match=f"cannot run in ai-edge-litert 99.0.*{reason}"):
+            Interpreter(IDENTITY, runtime="litert", kernels={"f": np.abs})
+    finally:
+        abi_check._check.cache_clear()

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("remark", "near", "files", "authoring"),
     ("ir",),
     ("ops", "graft", "call_graph", "report"),
+    ("flexbuffer",),
     ("hints",),
     ("inlining", "outlining"),
     ("text", "verify", "pattern"),
@@ -31,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("equivalence",),
     ("tflite",),
     ("convert",),
-    ("compat",),
+    ("compat", "scaffold"),
     ("cli",),
     ("__main__",),
 )

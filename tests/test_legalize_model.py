@@ -21,12 +21,12 @@ from fused_graphs import (
     lstm_weights,
 )
 from hintc.errors import HintcError
+from hintc.flexbuffer import load_attributes
 from hintc.ops import AttributeSpec, BuiltinLowering, FusedOp, OperandSlot, declare
 from hintc.ops.arithmetic import symmetric_int8
 from hintc.runtime import session
 from hintc.runtime.interpreter import Interpreter
 from hintc.tflite.flatbuffer import BUFFER_ALIGNMENT, Model
-from hintc.tflite.flexbuffer import load_attributes
 from hintc.tflite.handoff import to_tflite
 from hintc.tflite.inspect import op_counts
 from hintc.tflite.legalize import legalize, legalize_model

@@ -24,6 +24,7 @@ NAMES = [
     "register",
     "FusedOp",
     "HintcError",
+    "Interpreter",
     "Dump",
     "Timing",
     "OpHint",
@@ -53,6 +54,7 @@ CONVERT_PARAMETERS = {
     "form": "auto",
     "optimize_for": "size",
     "check": None,
+    "kernels": None,
     "instruments": (),
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from hintc.cli.commands import compile_command, convert_command, explain_command
+from hintc.cli.new import new_op_command
 from hintc.cli.passes import passes_command
 from hintc.cli.viz import viz_command
 from hintc.errors import HintcError
@@ -44,6 +45,7 @@ for _command in (
     explain_command,
     passes_command,
     viz_command,
+    new_op_command,
 ):
     cli.add_command(_command)
 

@@ -13,6 +13,8 @@ from hintc.errors import HintcError
 from hintc.near import did_you_mean, some
 from hintc.ops import Target
 from hintc.report import Report
+from hintc.runtime.kernel_call import Kernel
+from hintc.runtime.kernels import Kernels
 from hintc.runtime.micro import MicroInterpreter, micro_installed
 from hintc.source import SourceModel
 from hintc.tflite.flatbuffer import Model
@@ -52,6 +54,28 @@ def chosen_feeds(check: Any) -> Feeds:
             remedy="Give True, a mapping of input names to arrays, or a list of such mappings.",
         )
     return list(feeds)
+
+
+def check_kernels(kernels: object, feeds: Feeds) -> None:
+    """Refuses kernels that cannot be used.
+
+    Raises:
+        HintcError: no mapping of functions, or nothing is compared.
+    """
+    if kernels is None:
+        return
+    if not isinstance(kernels, Mapping):
+        raise HintcError(
+            f"kernels is a {type(kernels).__name__}",
+            remedy="Give a mapping from custom codes to functions.",
+        )
+    Kernels(kernels)
+    if not feeds:
+        raise HintcError(
+            "kernels has no use here",
+            why="they run custom ops for check, and check is None",
+            remedy="Give them to hintc.Interpreter, which runs the model.",
+        )
 
 
 def check_feed_names(feeds: Feeds, source: SourceModel) -> None:
@@ -106,16 +130,18 @@ def check_model(
     quantize: str | None,
     state: StateMode,
     target: Target,
+    kernels: Mapping[str, Kernel] | None = None,
 ) -> None:
     """Compares the model with its source, or the lowered graph if it has ops without a kernel.
 
     Raises:
+        HintcError: `kernels` are given, but not for every custom op.
         EquivalenceError: see `compare`.
     """
     report = compiled.report
     custom = [name for name in report.operators if name.startswith("CUSTOM:")]
-    if not custom:
-        compare(compiled.source, tflite, feeds, report, quantize, state, target)
+    if not custom or kernels is not None:
+        compare(compiled.source, tflite, feeds, report, quantize, state, target, kernels)
         return
     codes = some(name.removeprefix("CUSTOM:") for name in custom)
     report.add_notes(
@@ -132,6 +158,7 @@ def compare(
     quantize: str | None,
     state: StateMode,
     target: Target = "tflite",
+    kernels: Mapping[str, Kernel] | None = None,
 ) -> None:
     """Runs both; the largest errors go into the report.
 
@@ -155,6 +182,7 @@ def compare(
             batches=(1,) if once or target == "tflm" else (1, 3),
             invokes=1 if once else 2,
             target=target,
+            kernels=kernels,
         )
         for name, error in found.max_error.items():
             report.errors[name] = max(report.errors.get(name, 0.0), error)

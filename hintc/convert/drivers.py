@@ -10,6 +10,7 @@ from typing import Any, Literal
 from hintc.convert.check import (
     Check,
     check_feed_names,
+    check_kernels,
     check_model,
     chosen_feeds,
     compare,
@@ -34,6 +35,7 @@ from hintc.ops import Target
 from hintc.pipeline import PassPipeline, Step
 from hintc.remark import PassReport
 from hintc.report import Report
+from hintc.runtime.kernel_call import Kernel
 from hintc.source import SourceModel, read_source
 from hintc.tflite.handoff import to_tflite_model
 from hintc.tflite.inspect import op_counts
@@ -119,6 +121,7 @@ def convert(
     form: Form = "auto",
     optimize_for: OptimizeFor = "size",
     check: Check = None,
+    kernels: Mapping[str, Kernel] | None = None,
     instruments: Sequence[Instrument] = (),
     verify_each: bool = True,
 ) -> Converted:
@@ -140,7 +143,9 @@ def convert(
         form: see `compile`.
         optimize_for: see `compile`.
         check: see `compile`; the .tflite model itself is compared with the source, or, if it
-            has custom operators, which only their owner's kernels can run, the lowered graph.
+            has custom operators and no `kernels` are given, the lowered graph.
+        kernels: custom code -> function that computes the op, for `check`; they do not become
+            part of the model. See `hintc.runtime.Kernels`.
         instruments: see `compile`.
         verify_each: see `compile`.
 
@@ -152,6 +157,7 @@ def convert(
     check_options(form, optimize_for, target, state)
     check_instruments(instruments)
     feeds = chosen_feeds(check)
+    check_kernels(kernels, feeds)
     weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset)
     options = {
         "form": form,
@@ -184,7 +190,7 @@ def convert(
         try_in_micro(compiled, tflite)
     if feeds:
         with _timed(report, "check"):
-            check_model(compiled, tflite, feeds, quantize, state, target)
+            check_model(compiled, tflite, feeds, quantize, state, target, kernels)
     return Converted(tflite, compiled.graph_def, report, compiled.inputs, compiled.outputs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hintc.errors import HintcError
+from hintc.runtime.kernel_call import Kernel
+from hintc.runtime.kernels import Kernels
 from hintc.runtime.tensor_info import Feeds, TensorInfo, bound_feeds
 
 Array = npt.NDArray[Any]
@@ -21,6 +24,9 @@ _MODULES: dict[RuntimeName, str] = {
     "litert": "ai_edge_litert.interpreter",
     "tensorflow": "tensorflow.lite.python.interpreter",
 }
+
+_UNRESOLVED = re.compile(r"unresolved custom op: (\S*?)\.?\s")
+"""Where the interpreters name an operator that they do not know."""
 
 
 def installed() -> tuple[RuntimeName, ...]:
@@ -37,9 +43,12 @@ class Interpreter:
         runtime: ``"litert"`` or ``"tensorflow"``; default: the first that is installed.
         delegates: let the runtime apply its default delegates (XNNPACK).
         threads: CPU threads.
+        kernels: custom code -> function that computes the op; see `hintc.runtime.Kernels`. Every
+            custom op that the runtime does not know needs one.
+        keep_tensors: keep what lies between the operators for `tensors`; without `delegates`.
 
     Raises:
-        HintcError: no runtime, or a model that it refuses.
+        HintcError: no runtime, a model that it refuses, or custom ops without a kernel.
     """
 
     def __init__(
@@ -49,8 +58,11 @@ class Interpreter:
         runtime: RuntimeName | None = None,
         delegates: bool = True,
         threads: int = 1,
+        kernels: Mapping[str, Kernel] | None = None,
+        keep_tensors: bool = False,
     ) -> None:
         self.runtime = _available(runtime)
+        self._kernels = None if kernels is None else Kernels(kernels)
         module = importlib.import_module(_MODULES[self.runtime])
         resolver = module.OpResolverType
         try:
@@ -63,14 +75,20 @@ class Interpreter:
                     experimental_op_resolver_type=resolver.AUTO
                     if delegates
                     else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                    experimental_delegates=self._kernels and [self._kernels],
+                    experimental_preserve_all_tensors=keep_tensors,
                 )
         except (ValueError, RuntimeError) as error:
-            raise HintcError("the runtime refuses the model", why=_one_line(error)) from error
+            raise self._explained("the runtime refuses the model", error) from error
+        if self._kernels is not None:
+            self._kernels.raise_failure()
         signature = _only_signature(self._interpreter)
         names = [_tensor_names(signature, side) for side in ("inputs", "outputs")]
         self._inputs = _named(self._interpreter.get_input_details(), names[0])
         self._outputs = _named(self._interpreter.get_output_details(), names[1])
         self._allocated = False
+        indices = [detail["index"] for detail in self._interpreter.get_tensor_details()]
+        self._own_tensors = frozenset(indices)
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -93,7 +111,7 @@ class Interpreter:
             Output name -> value, in the model's order.
 
         Raises:
-            HintcError: missing, unknown or unfit feeds; the runtime failed.
+            HintcError: missing, unknown or unfit feeds; the runtime or a kernel failed.
         """
         values = bound_feeds(feeds, self.inputs)
         try:
@@ -101,12 +119,45 @@ class Interpreter:
             for value, (_, detail) in zip(values, self._inputs, strict=True):
                 self._interpreter.set_tensor(detail["index"], value)
             self._interpreter.invoke()
-            return {
-                name: np.array(self._interpreter.get_tensor(detail["index"]))
-                for name, detail in self._outputs
-            }
+            return {name: self._value(detail["index"]) for name, detail in self._outputs}
         except (ValueError, RuntimeError) as error:
-            raise HintcError("the interpreter failed", why=_one_line(error)) from error
+            raise self._explained("the interpreter failed", error) from error
+
+    def _value(self, index: int) -> Array:
+        """A copy of an output."""
+        try:
+            return np.array(self._interpreter.get_tensor(index))
+        except ValueError:  # also for a tensor without elements
+            details = self._interpreter.get_output_details()
+            (detail,) = [detail for detail in details if detail["index"] == index][:1]
+            if 0 not in detail["shape"]:
+                raise
+            return np.empty(detail["shape"], detail["dtype"])
+
+    def tensors(self) -> dict[int, Array]:
+        """Index -> value of each tensor of the main subgraph that has one; for `keep_tensors`.
+
+        What a loop or branch computes inside is not among them.
+        """
+        found = {}
+        for index in sorted(self._own_tensors):  # operators add scratch tensors to them
+            try:
+                found[index] = np.array(self._interpreter.get_tensor(index))
+            except ValueError:  # nothing reads or writes it
+                continue
+        return found
+
+    def _explained(self, what: str, error: Exception) -> HintcError:
+        """The error to raise for one of the runtime's: what a kernel said, if it was a kernel."""
+        if self._kernels is not None:
+            self._kernels.raise_failure()
+        unresolved = _UNRESOLVED.search(f"{error} ")
+        if unresolved:
+            return HintcError(
+                f"there is no kernel for the custom op '{unresolved[1]}'",
+                remedy="Give a function that computes it: kernels={code: function}.",
+            )
+        return HintcError(what, why=_one_line(error))
 
     def _resize(self, values: Sequence[Array]) -> None:
         changed = not self._allocated
@@ -127,9 +178,11 @@ def run(
     *,
     runtime: RuntimeName | None = None,
     delegates: bool = True,
+    kernels: Mapping[str, Kernel] | None = None,
 ) -> dict[str, Array]:
     """One invoke of a fresh `Interpreter`; see there."""
-    return Interpreter(tflite_bytes, runtime=runtime, delegates=delegates).run(feeds)
+    instance = Interpreter(tflite_bytes, runtime=runtime, delegates=delegates, kernels=kernels)
+    return instance.run(feeds)
 
 
 def _available(runtime: RuntimeName | None) -> RuntimeName:

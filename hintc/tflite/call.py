@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hintc.errors import HintcError
+from hintc.flexbuffer import load_attributes
 from hintc.ops import PREFIX, AttributeValue, FusedOp, Spec, declared, parse_spec
 from hintc.tflite.flatbuffer import Operator, Subgraph
-from hintc.tflite.flexbuffer import load_attributes
 from hintc.tflite.schema import is_builtin
 
 

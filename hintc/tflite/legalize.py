@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hintc.errors import HintcError
+from hintc.flexbuffer import dump_attributes
 from hintc.ops import TARGETS, BuiltinLowering, CustomLowering, Quantize, Target
 from hintc.tflite.call import FusedCall, fused_call
 from hintc.tflite.dequantize import recompute_constants
 from hintc.tflite.detour import find_detour, swap_major
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
-from hintc.tflite.flexbuffer import dump_attributes
 from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.micro import check_micro
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
