@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hintc.convert.check import Check, check_feed_names, check_model, chosen_feeds, compare
 from hintc.convert.count import count_fused_ops, count_ops
+from hintc.convert.integers import IntegerOptions, to_integers
 from hintc.convert.options import (
     Form,
     OptimizeFor,
@@ -123,16 +124,20 @@ def convert(
         signature: see `compile`.
         pipeline: see `compile`.
         quantize: None: float32. ``"dynamic"``: int8 weights, float32 arithmetic between them.
-            ``"float16"``: float16 weights. ``"int8"`` is not built yet.
-        keep_float: layers or nodes to leave in float; needs ``quantize="int8"``.
-        io_dtype: of the model's inputs and outputs; ``"int8"`` needs ``quantize="int8"``.
-        representative_dataset: yields lists of arrays in input order; needs ``quantize="int8"``.
+            ``"float16"``: float16 weights. ``"int8"``: int8 weights and activations; what has no
+            integer kernel stays float, and the report says so.
+        keep_float: with ``"int8"``, layers or nodes that stay float32.
+        io_dtype: with ``"int8"``, of the model's inputs and outputs that are float32 in the source.
+        representative_dataset: for ``"int8"``: yields samples, each a list of arrays in input order
+            or a dict by input name; each array a whole input. The ranges come from them, but for
+            the last fifth (at most 100), on which `report.cost` is measured.
         target: see `compile`.
         state: see `compile`.
         form: see `compile`.
         optimize_for: see `compile`.
         check: see `compile`; the .tflite model itself is compared with the source, or, if it
-            has custom operators, which only their owner's kernels can run, the lowered graph.
+            has custom operators, which only their owner's kernels can run, the lowered graph. An
+            int8 model is compared on these feeds, or, if True, on held-out samples.
         instruments: see `compile`.
         verify_each: see `compile`.
 
@@ -144,7 +149,7 @@ def convert(
     check_options(form, optimize_for, target, state)
     check_instruments(instruments)
     feeds = chosen_feeds(check)
-    weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset)
+    weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset, target)
     options = {
         "form": form,
         "optimize_for": optimize_for,
@@ -167,14 +172,19 @@ def convert(
             target=target,
             state=state,
         )
-    tflite = with_source_keys(legalized.tflite, compiled.source)
+    report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
+    tflite, samples = legalized.tflite, None
+    if representative_dataset is not None:
+        chosen = IntegerOptions(representative_dataset, tuple(keep_float), io_dtype, state)
+        with _timed(report, "quantise"):
+            tflite, samples = to_integers(compiled, tflite, chosen, instruments)
+    tflite = with_source_keys(tflite, compiled.source)
     report.operators = dict(op_counts(tflite).most_common())
     _count_kernels(report, legalized.lowered)
     report.sizes["tflite"] = len(tflite)
-    report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
-    if feeds:
+    if feeds or samples is not None:
         with _timed(report, "check"):
-            check_model(compiled, tflite, feeds, quantize, state)
+            check_model(compiled, tflite, feeds, samples, quantize, state)
     return Converted(tflite, compiled.graph_def, report, compiled.inputs, compiled.outputs)
 
 

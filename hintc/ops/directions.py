@@ -41,6 +41,10 @@ NEVER = (
         lambda use: not any(AUXILIARY in slot for slot in use.slots),
     ),
     Constraint("TFLite Micro has no such kernel", lambda use: False, targets=("tflm",)),
+    Constraint(
+        "TensorFlow's quantiser knows no bidirectional kernel",
+        lambda use: use.quantize != "int8",
+    ),
 )
 """What no bidirectional op can be used for."""
 

@@ -184,22 +184,39 @@ def reference(
         output ([time, batch, n_out] or batch-major as the input), final_output_state
         [batch, n_out], final_cell_state [batch, n_cell].
     """
+    outputs, cells = sequences(operands, attributes)
+    time_major = UNIDIRECTIONAL_SEQUENCE_LSTM.checked_attributes(attributes)["time_major"]
+    return {
+        "output": outputs if time_major else outputs.swapaxes(0, 1),
+        "final_output_state": outputs[-1],
+        "final_cell_state": cells[-1],
+    }
+
+
+def sequences(
+    operands: Mapping[str, npt.ArrayLike], attributes: Mapping[str, AttributeValue]
+) -> tuple[Array, Array]:
+    """Output and cell state after each step; the cell states the op itself keeps inside.
+
+    Args:
+        operands: see `reference`.
+        attributes: see `reference`.
+
+    Returns:
+        [time, batch, n_out] and [time, batch, n_cell].
+    """
     values = {name: np.asarray(value, np.float64) for name, value in operands.items()}
     attrs = UNIDIRECTIONAL_SEQUENCE_LSTM.checked_attributes(attributes)
-    time_major = bool(attrs["time_major"])
-    x = values["input"] if time_major else values["input"].swapaxes(0, 1)
+    x = values["input"] if attrs["time_major"] else values["input"].swapaxes(0, 1)
     n_cell, n_out = values["recurrent_to_output_weights"].shape
     h = values.get("output_state", np.zeros((x.shape[1], n_out)))
     c = values.get("cell_state", np.zeros((x.shape[1], n_cell)))
     outputs = np.zeros((x.shape[0], x.shape[1], n_out))
+    cells = np.zeros((x.shape[0], x.shape[1], n_cell))
     for time in range(x.shape[0]):
         h, c = _step(values, attrs, x[time], h, c)
-        outputs[time] = h
-    return {
-        "output": outputs if time_major else outputs.swapaxes(0, 1),
-        "final_output_state": h,
-        "final_cell_state": c,
-    }
+        outputs[time], cells[time] = h, c
+    return outputs, cells
 
 
 def _step(
