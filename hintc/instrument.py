@@ -38,6 +38,9 @@ class Instrument:
     def after_pipeline(self, module: Module) -> None:
         """All passes have run. Not called after a failure."""
 
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """A long stage behind the pipeline, e.g. ``"calibrating"``, has come so far."""
+
 
 class VerifyEach(Instrument):
     """Verifies the module at the start and after each pass that changed it.

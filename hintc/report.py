@@ -56,6 +56,47 @@ class NodeOutcome:
     remedy: str = ""
 
 
+@dataclass(frozen=True)
+class OutputError:
+    """One output of a quantised model against the same of its float source.
+
+    Attributes:
+        largest: absolute difference.
+        mean: absolute difference, over all elements.
+        span: of the float output: its greatest value less its least.
+        top_1: share of rows whose most probable class is the same; None where the last axis does
+            not hold probabilities (not negative, of sum 1).
+    """
+
+    largest: float
+    mean: float
+    span: float
+    top_1: float | None = None
+
+
+@dataclass(frozen=True)
+class QuantizationCost:
+    """What quantisation costs in accuracy.
+
+    Attributes:
+        measured_on: the feeds in a few words.
+        feeds: how many.
+        outputs: by output.
+    """
+
+    measured_on: str
+    feeds: int
+    outputs: Mapping[str, OutputError]
+
+    def lines(self) -> Iterable[str]:
+        """In sentences, one a line."""
+        yield f"cost of quantisation, on {self.feeds} {self.measured_on}:"
+        for name, error in self.outputs.items():
+            text = f"  '{name}': largest error {error.largest:.3g}, mean {error.mean:.3g}"
+            text += f", of a span of {error.span:.3g}"
+            yield text + ("" if error.top_1 is None else f", top-1 agreement {error.top_1:.1%}")
+
+
 @dataclass
 class Report:
     """The account of one `compile` or `convert`.
@@ -65,17 +106,19 @@ class Report:
         pipeline: the pipeline as text; parses back.
         passes: outcome of each pass, in order.
         timings: seconds by stage: ``"read"``, ``"pass <name>"`` (summed over its runs),
-            ``"lower"``, ``"convert"``, ``"check"``.
+            ``"lower"``, ``"convert"``, ``"quantise"``, ``"check"``.
         ops_before: op -> how often, in the source graph with its function bodies.
         ops_after: the same of the lowered graph.
         fused_ops: fused op -> how many calls of it the lowered graph has; after `convert`, no
             more than the model has kernels.
         operators: TFLite operator -> how often; empty before `convert`.
-        sizes: bytes: ``"source"``, ``"lowered"`` (serialised GraphDefs), ``"tflite"``;
-            with target tflm ``"arena"``: the memory that it takes in TFLite Micro, on a machine
-            with pointers of 64 bits.
+        sizes: bytes: ``"source"``, ``"lowered"`` (serialised GraphDefs), ``"tflite"``; with
+            ``quantize="int8"`` also ``"float tflite"``, what it was made from; with target tflm
+            also ``"arena"``, the memory that it takes in TFLite Micro on a machine with pointers
+            of 64 bits.
         errors: output -> largest absolute difference from the source model; empty if not checked.
-        tolerance: the ``(rtol, atol)`` of that check.
+        tolerance: the ``(rtol, atol)`` of that check; None for int8 models, see `cost`.
+        cost: what quantisation costs; None if it was not measured.
     """
 
     source: str = ""
@@ -89,6 +132,7 @@ class Report:
     sizes: dict[str, int] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     tolerance: tuple[float, float] | None = None
+    cost: QuantizationCost | None = None
 
     @property
     def remarks(self) -> list[Remark]:
@@ -173,6 +217,7 @@ class Report:
             "tolerance": None
             if self.tolerance is None
             else {"rtol": self.tolerance[0], "atol": self.tolerance[1]},
+            "cost": None if self.cost is None else asdict(self.cost),
         }
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -200,6 +245,8 @@ class Report:
             yield "bytes: " + ", ".join(f"{k} {v:,}" for k, v in self.sizes.items())
         for name, error in self.errors.items():
             yield f"largest error of '{name}': {error:.3g}{self._allowed()}"
+        if self.cost is not None:
+            yield from self.cost.lines()
         if self.timings:
             total = sum(self.timings.values())
             slowest = sorted(self.timings.items(), key=lambda item: -item[1])[:4]

@@ -324,7 +324,8 @@ def test_keras_model_without_inputs() -> None:
     ("options", "parts"),
     [
         ({"quantize": "dynamc"}, ["quantize is 'dynamc'", "Did you mean 'dynamic'?"]),
-        ({"quantize": "int8"}, ["not built yet", "dynamic"]),
+        ({"quantize": "int8"}, ["needs a representative_dataset", "'dynamic' needs no data"]),
+        ({"quantize": "int16x8"}, ["int16 activations", "keep_float"]),
         ({"quantize": 8}, ["quantize is 8", "'float16'"]),
         ({"form": "fuse"}, ["form is 'fuse'", "'fused'"]),
         ({"target": "tflit"}, ["target is 'tflit'", "'tflite'"]),

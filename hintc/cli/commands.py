@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hintc.cli.explain import explanation
-from hintc.cli.options import debug_options, json_option, pipeline_options, source_options
+from hintc.cli.options import (
+    debug_options,
+    json_option,
+    pipeline_options,
+    quantize_options,
+    source_options,
+)
 from hintc.cli.session import (
     DebugSwitches,
     compiler_session,
@@ -35,6 +41,7 @@ _CHOICES: Mapping[str, tuple[str | None, ...]] = {
     "target": ("tflite", "litert", "tflm"),
     "state": ("reset", "persist"),
     "quantize": (None, "dynamic", "float16", "int8"),
+    "io_dtype": ("float32", "int8"),
 }
 
 
@@ -42,7 +49,7 @@ _CHOICES: Mapping[str, tuple[str | None, ...]] = {
 @source_options
 @click.option("-o", "output", required=True, metavar="FILE",
               help="The .tflite file to write; '-' for standard output.")  # fmt: skip
-@click.option("--quantize", metavar="HOW", help="dynamic (int8 weights) or float16.")
+@quantize_options
 @pipeline_options
 @json_option
 @debug_options
@@ -111,12 +118,19 @@ def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) 
             check_choice(f"--{name.replace('_', '-')}", options[name], choices)
     check_source(options["source"])
     pipeline = resolve_pipeline(options["pipeline"])
-    passed = {name: options[name] for name in _CHOICES if name in options}
+    passed = {name: options[name] for name in (*_CHOICES, "keep_float") if name in options}
+    data = options.get("representative_data")
+    if data is not None:
+        check_source(data)
     with compiler_session(switches) as errors, progress(errors, progress_shown) as shown:
         # Not `hintc.convert`: type checkers take that for the module.
         from hintc.convert import compile as compile_source
         from hintc.convert import convert as convert_source
 
+        if data is not None:
+            from hintc.convert.samples import read_arrays
+
+            passed["representative_dataset"] = read_arrays(data)
         watching = [*shown, *instruments(switches, pipeline, errors)]
         run: Any = convert_source if command == "convert" else compile_source
         return run(

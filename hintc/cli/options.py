@@ -50,6 +50,19 @@ pipeline_options = _all(
                  help="Fail with status 3 if nothing was fused."),
 )  # fmt: skip
 
+quantize_options = _all(
+    click.option("--quantize", metavar="HOW",
+                 help="dynamic (int8 weights), float16 (weights), or int8 (weights and "
+                 "activations)."),
+    click.option("--representative-data", metavar="FILE",
+                 help="For int8: .npz with an array for each input, or .npy for the only one; the "
+                 "first axis counts the samples."),
+    click.option("--io-dtype", default="float32", metavar="TYPE",
+                 help="For int8: of inputs and outputs: float32 or int8. Default: float32."),
+    click.option("--keep-float", multiple=True, metavar="NAME",
+                 help="For int8: a layer or node that stays float; repeat for more."),
+)  # fmt: skip
+
 debug_options = _all(
     click.option("--print-ir-after", "print_after", multiple=True, metavar="PASS",
                  help="Print the IR after this pass, to standard error; repeat for more."),

@@ -135,6 +135,9 @@ def _progress_instrument(status: Status) -> Instrument:
         def after_pipeline(self, module: Module) -> None:
             status.update("lowering, converting, checking")
 
+        def progress(self, stage: str, done: int, total: int) -> None:
+            status.update(f"{stage}: {done} of {total}")
+
     return Progress()
 
 

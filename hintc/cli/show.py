@@ -29,7 +29,7 @@ def _show_tables(report: Report, to_stderr: bool) -> None:
 
     console = Console(stderr=to_stderr)
     console.print(f"[bold]{_plain(report.source)}[/bold]")
-    for table in (_fused(report), _not_fused(report), _numbers(report)):
+    for table in (_fused(report), _not_fused(report), _numbers(report), _cost(report)):
         if table.row_count:
             console.print(table)
 
@@ -60,6 +60,20 @@ def _not_fused(report: Report) -> Table:
     table = _table("Not fused", "node", "why", "what would help")
     for remark in report.not_fused:
         table.add_row(_plain(remark.node), _plain(remark.reason), _plain(remark.remedy))
+    return table
+
+
+def _cost(report: Report) -> Table:
+    cost = report.cost
+    title = "Cost of quantisation"
+    if cost is not None:
+        title += f", on {cost.feeds} {cost.measured_on}"
+    columns = ("output", "largest error", "mean error", "span", "top-1 agreement")
+    table = _table(title, *columns)
+    for name, error in ({} if cost is None else cost.outputs).items():
+        top_1 = "" if error.top_1 is None else f"{error.top_1:.1%}"
+        numbers = (f"{value:.3g}" for value in (error.largest, error.mean, error.span))
+        table.add_row(_plain(name), *numbers, top_1)
     return table
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from hintc.convert.integers import Feeds, check_cost, measured_cost
 from hintc.convert.results import Compiled
+from hintc.convert.samples import Samples
 from hintc.equivalence import ATOL, RTOL, EquivalenceReport, check_equivalence
 from hintc.errors import HintcError
 from hintc.near import did_you_mean, some
@@ -23,18 +25,16 @@ from hintc.tflite.state import StateMode
 
 Check = bool | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 """What the drivers take: nothing, True for made-up feeds, or feeds by input name."""
-Feeds = Sequence[Mapping[str, Any] | None]
-"""Feeds to compare on; None stands for made-up ones."""
-
 TOLERANCES: Mapping[str | None, tuple[float, float]] = {
     None: (RTOL, ATOL),
     "float16": (5e-3, 5e-3),
     "dynamic": (5e-2, 1.5e-1),
 }
-"""quantize -> the (rtol, atol) that `check` allows. float16 weights carry a relative rounding error
-of 2**-11. Hybrid kernels were measured off by 1.2e-2 (LSTM) and 7e-2 (RNN) at outputs of order 1,
-and two stacked LSTMs of 64 cells with weights spread over ±0.5 by 0.12; trained models are much
-nearer. So this finds wrong weights or wiring, not a loss of accuracy: measure that on your data."""
+"""quantize -> the (rtol, atol) that `check` allows; for int8 models see `hintc.convert.integers`.
+float16 weights carry a relative rounding error of 2**-11. Hybrid kernels were measured off by
+1.2e-2 (LSTM) and 7e-2 (RNN) at outputs of order 1, and two stacked LSTMs of 64 cells with weights
+spread over ±0.5 by 0.12; trained models are much nearer. So this finds wrong weights or wiring, not
+a loss of accuracy: measure that on your data."""
 
 
 def chosen_feeds(check: Any) -> Feeds:
@@ -127,6 +127,7 @@ def check_model(
     compiled: Compiled,
     tflite: bytes,
     feeds: Feeds,
+    samples: Samples | None,
     quantize: str | None,
     state: StateMode,
     target: Target,
@@ -134,20 +135,29 @@ def check_model(
 ) -> None:
     """Compares the model with its source, or the lowered graph if it has ops without a kernel.
 
+    What quantisation costs goes into the report; see `measured_cost`.
+
     Raises:
         HintcError: `kernels` are given, but not for every custom op.
-        EquivalenceError: see `compare`.
+        EquivalenceError: see `compare` and `check_cost`.
     """
     report = compiled.report
     custom = [name for name in report.operators if name.startswith("CUSTOM:")]
-    if not custom or kernels is not None:
+    runs = not custom or kernels is not None
+    if feeds and not runs:
+        codes = some(name.removeprefix("CUSTOM:") for name in custom)
+        note = f"no kernel for {codes}: the lowered graph was compared"
+        report.add_notes("check", [(compiled.outputs[0], note)])
+        compare(compiled.source, compiled.graph_def, feeds, report, None, state)
+    elif quantize is not None and not custom:
+        report.cost = measured_cost(compiled.source, tflite, feeds, samples, state)
+    if quantize == "int8":
+        assert report.cost is not None
+        if feeds:
+            check_cost(report.cost)
+            report.errors = {n: error.largest for n, error in report.cost.outputs.items()}
+    elif feeds and runs:
         compare(compiled.source, tflite, feeds, report, quantize, state, target, kernels)
-        return
-    codes = some(name.removeprefix("CUSTOM:") for name in custom)
-    report.add_notes(
-        "check", [(compiled.outputs[0], f"no kernel for {codes}: the lowered graph was compared")]
-    )
-    compare(compiled.source, compiled.graph_def, feeds, report, None, state)
 
 
 def compare(

@@ -17,6 +17,7 @@ from hintc.convert.check import (
     try_in_micro,
 )
 from hintc.convert.count import count_fused_ops, count_ops
+from hintc.convert.integers import IntegerOptions, to_integers
 from hintc.convert.options import (
     Form,
     OptimizeFor,
@@ -134,16 +135,20 @@ def convert(
         signature: see `compile`.
         pipeline: see `compile`.
         quantize: None: float32. ``"dynamic"``: int8 weights, float32 arithmetic between them.
-            ``"float16"``: float16 weights. ``"int8"`` is not built yet.
-        keep_float: layers or nodes to leave in float; needs ``quantize="int8"``.
-        io_dtype: of the model's inputs and outputs; ``"int8"`` needs ``quantize="int8"``.
-        representative_dataset: yields lists of arrays in input order; needs ``quantize="int8"``.
+            ``"float16"``: float16 weights. ``"int8"``: int8 weights and activations; what has no
+            integer kernel stays float, and the report says so.
+        keep_float: with ``"int8"``, layers or nodes that stay float32.
+        io_dtype: with ``"int8"``, of the model's inputs and outputs that are float32 in the source.
+        representative_dataset: for ``"int8"``: yields samples, each a list of arrays in input order
+            or a dict by input name; each array a whole input. The ranges come from them, but for
+            the last fifth (at most 100), on which `report.cost` is measured.
         target: see `compile`.
         state: see `compile`.
         form: see `compile`.
         optimize_for: see `compile`.
         check: see `compile`; the .tflite model itself is compared with the source, or, if it
-            has custom operators and no `kernels` are given, the lowered graph.
+            has custom operators and no `kernels` are given, the lowered graph. An int8 model is
+            compared on these feeds, or, if True, on held-out samples.
         kernels: custom code -> function that computes the op, for `check`; they do not become
             part of the model. See `hintc.runtime.Kernels`.
         instruments: see `compile`.
@@ -158,7 +163,7 @@ def convert(
     check_instruments(instruments)
     feeds = chosen_feeds(check)
     check_kernels(kernels, feeds)
-    weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset)
+    weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset, target)
     options = {
         "form": form,
         "optimize_for": optimize_for,
@@ -181,16 +186,22 @@ def convert(
             target=target,
             state=state,
         )
-    tflite = with_source_keys(legalized.tflite, compiled.source)
+    report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
+    tflite, samples = legalized.tflite, None
+    if representative_dataset is not None:
+        chosen = IntegerOptions(representative_dataset, tuple(keep_float), io_dtype, state)
+        with _timed(report, "quantise"):
+            tflite, samples = to_integers(compiled, tflite, chosen, instruments)
+    tflite = with_source_keys(tflite, compiled.source)
     report.operators = dict(op_counts(tflite).most_common())
     _count_kernels(report, legalized.lowered)
     report.sizes["tflite"] = len(tflite)
     report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
     if target == "tflm":
         try_in_micro(compiled, tflite)
-    if feeds:
+    if feeds or samples is not None:
         with _timed(report, "check"):
-            check_model(compiled, tflite, feeds, quantize, state, target, kernels)
+            check_model(compiled, tflite, feeds, samples, quantize, state, target, kernels)
     return Converted(tflite, compiled.graph_def, report, compiled.inputs, compiled.outputs)
 
 

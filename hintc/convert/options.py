@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
+from hintc.convert.samples import ArrayDataset
 from hintc.errors import HintcError
 from hintc.instrument import Instrument
 from hintc.near import check_choice
@@ -35,20 +36,25 @@ def check_options(form: object, optimize_for: object, target: object, state: obj
 
 
 def check_quantization(
-    quantize: object, keep_float: Sequence[str], io_dtype: object, dataset: object
+    quantize: object, keep_float: Sequence[str], io_dtype: object, dataset: object, target: object
 ) -> Quantize | None:
     """How the weights are to be stored.
 
     Raises:
-        HintcError: a value that is not known or not built yet, or options that do not go together.
+        HintcError: a value that is not known, or options that do not go together.
     """
+    if isinstance(quantize, str) and "16x8" in quantize:
+        raise HintcError(
+            f"quantize is {quantize!r}",
+            why="TensorFlow's quantiser has no LSTM with int16 activations",
+            remedy="quantize='int8'; layers that need more than 8 bits stay float32 with "
+            "keep_float.",
+        )
     check_choice("quantize", quantize, QUANTIZE)
     check_choice("io_dtype", io_dtype, ("float32", "int8"))
     if quantize == "int8":
-        raise HintcError(
-            "quantize='int8' is not built yet",
-            remedy="quantize='dynamic' makes the weights int8 and needs no data.",
-        )
+        _check_integers(keep_float, dataset, target)
+        return "int8"
     for name, value in (
         ("keep_float", keep_float),
         ("io_dtype='int8'", io_dtype == "int8"),
@@ -61,6 +67,32 @@ def check_quantization(
                 remedy="Leave it out.",
             )
     return cast("Quantize | None", quantize)
+
+
+def _check_integers(keep_float: object, dataset: object, target: object) -> None:
+    if dataset is None:
+        raise HintcError(
+            "quantize='int8' needs a representative_dataset",
+            why="the ranges of all values come from sample inputs",
+            remedy="Give a function that yields some; quantize='dynamic' needs no data.",
+        )
+    if not callable(dataset) and not isinstance(dataset, ArrayDataset):
+        raise HintcError(
+            f"representative_dataset is a {type(dataset).__name__}",
+            remedy="Give a function that yields lists of arrays in input order, or dicts by input "
+            "name: lambda: samples.",
+        )
+    names = isinstance(keep_float, (list, tuple)) and all(isinstance(n, str) for n in keep_float)
+    if not names:
+        raise HintcError(
+            f"keep_float is {keep_float!r}", remedy="Give a list of names of layers or nodes."
+        )
+    if target == "tflm":
+        raise HintcError(
+            "quantize='int8' is not built yet for target 'tflm'",
+            why="TFLite Micro has no int8 FILL, with which a model starts its states anew",
+            remedy="target='tflite'.",
+        )
 
 
 def check_instruments(instruments: object) -> None:

@@ -35,7 +35,13 @@ def both_ways(one_way: FusedOp) -> tuple[Constraint, ...]:
     return (alike, *(_of_both(c, one_way) for c in one_way.constraints if "tflite" in c.targets))
 
 
-NEVER = (Constraint("TFLite Micro has no such kernel", lambda use: False, targets=("tflm",)),)
+NEVER = (
+    Constraint("TFLite Micro has no such kernel", lambda use: False, targets=("tflm",)),
+    Constraint(
+        "TensorFlow's quantiser knows no bidirectional kernel",
+        lambda use: use.quantize != "int8",
+    ),
+)
 """What no bidirectional op can be used for."""
 
 

@@ -18,7 +18,7 @@ from hintc.errors import HintcError
 AttributeValue = bool | int | float | str | tuple["AttributeValue", ...]
 SlotKind = Literal["input", "weight", "bias", "state"]
 Target = Literal["tflite", "litert", "tflm"]
-Quantize = Literal["dynamic", "float16"]
+Quantize = Literal["dynamic", "float16", "int8"]
 
 TARGETS: tuple[Target, ...] = ("tflite", "litert", "tflm")
 PREFIX = "hintc."

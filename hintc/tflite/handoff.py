@@ -56,7 +56,7 @@ def to_tflite(
         inputs: names of the input tensors, ``:0`` optional; the model's inputs in this order.
         outputs: names of the output tensors, likewise.
         quantize: None; ``"dynamic"``: int8 weights, float arithmetic between them; ``"float16"``:
-            float16 weights.
+            float16 weights; ``"int8"``: float32, ready for `hintc.tflite.quantize`.
         target: what shall run it.
         state: see `hintc.tflite.legalize.legalize`.
         allow_custom: operators that may stay CUSTOM under their TensorFlow name, because the
@@ -136,7 +136,7 @@ def _converted(
             results = [_tensor(graph, name) for name in outputs]
             converter = _stock_converter()(graph_def, sources, results)
             converter.allow_custom_ops = True
-            if quantize is not None:
+            if quantize in ("dynamic", "float16"):
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
             if quantize == "float16":
                 converter.target_spec.supported_types = [tf.float16]

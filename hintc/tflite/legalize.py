@@ -65,7 +65,8 @@ def legalize(
     Args:
         tflite_bytes: a model from TensorFlow's converter.
         quantize: for the weights of fused kernels: None leaves float32, ``"dynamic"`` makes them
-            int8 (symmetric, one scale each), ``"float16"`` float16.
+            int8 (symmetric, one scale each), ``"float16"`` float16. (``"int8"`` needs sample
+            inputs: `hintc.convert`.)
         target: what shall run it; ``"tflm"`` (TFLite Micro) knows fewer variants.
         state: ``"reset"`` starts every invoke from the model's initial state, as TensorFlow
             does; ``"persist"`` goes on from the state that the last invoke left.
@@ -78,6 +79,13 @@ def legalize(
         HintcError: not a TFLite model, a malformed call, or a use that the target cannot run; for
             ``"tflm"`` whatever it cannot run (see `hintc.tflite.micro.check_micro`).
     """
+    if quantize == "int8":
+        raise HintcError(
+            "quantize is 'int8'",
+            why="full integer quantisation needs sample inputs, which legalize does not take",
+            remedy="hintc.convert(..., quantize='int8', representative_dataset=...) converts and "
+            "legalises too.",
+        )
     return legalize_model(tflite_bytes, quantize=quantize, target=target, state=state).tflite
 
 
@@ -88,9 +96,13 @@ def legalize_model(
     target: Target = "tflite",
     state: StateMode = "reset",
 ) -> Legalized:
-    """As `legalize`, with an account of what was done."""
+    """As `legalize`, with an account of what was done.
+
+    ``quantize="int8"`` gives what `hintc.tflite.quantize` takes: a float32 model of such kernels
+    only as the quantiser knows.
+    """
     for name, value, allowed in (
-        ("quantize", quantize, (None, "dynamic", "float16")),
+        ("quantize", quantize, (None, "dynamic", "float16", "int8")),
         ("target", target, TARGETS),
         ("state", state, ("reset", "persist")),
     ):

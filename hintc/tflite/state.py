@@ -2,9 +2,9 @@
 
 A kernel keeps its state in variable tensors, which by themselves live from one invoke to the
 next. TensorFlow starts every run from the initial state, so the model itself writes each variable
-at every invoke: zeros by FILL, a given state by RESHAPE (a copy) or BROADCAST_TO.
+at every invoke: zeros by FILL, a given state by CAST or RESHAPE (a copy), or BROADCAST_TO.
 
-All three take the state's shape from a tensor. Where the batch is dynamic that tensor is computed,
+All but CAST take the state's shape from a tensor. Where the batch is dynamic that is computed,
 which makes the variable a dynamic tensor, resized on the heap when it is written. A shape like
 [-1, width] would leave it in the arena, where its place is laid out before the first invoke: if an
 operator before it has a dynamic result, it is resized after that, and written beyond its end
@@ -114,9 +114,19 @@ class StateWriter:
                 f"its initial {state.slot} is for a batch of {there[0]}",
                 why=f"the input's batch is {batch if batch >= 0 else 'dynamic'}",
             )
+        if batch >= 0:
+            return [self._plain_copy(given, variable)]
         sizes, ops = self._state_shape(call, batch, width)
         reshape = self._graph.make_op("RESHAPE", [given, sizes], [variable])
         return [*ops, reshape]
+
+    def _plain_copy(self, given: int, variable: int) -> Operator:
+        """A CAST to the same type: of a fixed size, RESHAPE would take its operand's memory."""
+        kind = self._graph.tensor(variable).type
+        fields = {"inDataType": kind, "outDataType": kind}
+        return self._graph.make_op(
+            "CAST", [given], [variable], options="CastOptions", fields=fields
+        )
 
     def _broadcast(
         self, call: FusedCall, given: int, shape: tuple[int, int], variable: int

@@ -1,0 +1,116 @@
+"""What quantisation costs: the quantised model against its float source on given feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hintc.report import OutputError, QuantizationCost
+from hintc.runtime.interpreter import Interpreter
+from hintc.runtime.session import Session
+from hintc.source import SourceModel
+from hintc.tflite.flatbuffer import Model
+from hintc.tflite.state import StateMode
+
+Array = npt.NDArray[Any]
+Feed = Mapping[str, Array]
+
+_SUMS_TO_ONE = 1e-3
+
+
+def quantization_cost(
+    source: SourceModel,
+    tflite: bytes,
+    feeds: Sequence[Feed],
+    *,
+    measured_on: str,
+    state: StateMode,
+) -> QuantizationCost:
+    """Runs both on every feed.
+
+    Args:
+        source: the float model.
+        tflite: the quantised one.
+        feeds: values by tensor name, ``:0`` left out.
+        measured_on: what the feeds are, in a word or two.
+        state: of the quantised model; if it persists, every feed gets a new instance, as the
+            source always starts from its initial state.
+
+    Raises:
+        HintcError: a model does not run.
+    """
+    runner = Interpreter(tflite)
+    scales = _Scales(tflite)
+    pairs: dict[str, list[tuple[Array, Array]]] = {name: [] for name in source.outputs}
+    with Session(source.graph_def) as session:
+        for feed in feeds:
+            expected = session.run(feed, list(source.outputs))
+            if state == "persist":
+                runner = Interpreter(tflite)
+            inputs = [feed[name] for name in source.inputs]
+            found = scales.real(list(runner.run(scales.stored(inputs)).values()))
+            for name, value in zip(source.outputs, found, strict=True):
+                pairs[name].append((np.asarray(expected[name]), value))
+    keys = source.output_keys
+    return QuantizationCost(
+        measured_on, len(feeds), {keys.get(n, n): _error(values) for n, values in pairs.items()}
+    )
+
+
+class _Scales:
+    """Converts between real values and those of a model's int8 inputs and outputs."""
+
+    def __init__(self, tflite: bytes) -> None:
+        main = Model.read(tflite).subgraphs[0]
+        self._inputs = [main.tensor(tensor) for tensor in main.graph.inputs]
+        self._outputs = [main.tensor(tensor) for tensor in main.graph.outputs]
+        self._int8 = [main.dtype(tensor) == np.int8 for tensor in main.graph.inputs]
+
+    def stored(self, values: Sequence[Array]) -> list[Array]:
+        """Real inputs as the model takes them."""
+        found = []
+        for value, tensor, is_int8 in zip(values, self._inputs, self._int8, strict=True):
+            if is_int8 and value.dtype.kind == "f":
+                scale, zero = tensor.quantization.scale[0], tensor.quantization.zeroPoint[0]
+                value = np.clip(np.rint(value / scale) + zero, -128, 127).astype(np.int8)
+            found.append(value)
+        return found
+
+    def real(self, values: Sequence[Array]) -> list[Array]:
+        """Outputs as real values."""
+        found = []
+        for value, tensor in zip(values, self._outputs, strict=True):
+            if value.dtype == np.int8 and tensor.quantization is not None:
+                scale, zero = tensor.quantization.scale[0], tensor.quantization.zeroPoint[0]
+                value = (value.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+            found.append(value)
+        return found
+
+
+def _error(pairs: Sequence[tuple[Array, Array]]) -> OutputError:
+    largest = total = 0.0
+    low, high, count = np.inf, -np.inf, 0
+    same = rows = 0
+    are_classes = True
+    for expected, found in pairs:
+        a, b = expected.astype(np.float64), found.astype(np.float64)
+        difference = np.abs(a - b)
+        largest = max(largest, float(difference.max(initial=0.0)))
+        total, count = total + float(difference.sum()), count + difference.size
+        low, high = min(low, float(a.min(initial=np.inf))), max(high, float(a.max(initial=-np.inf)))
+        are_classes = are_classes and _are_classes(a)
+        if are_classes:
+            same += int((a.argmax(-1) == b.argmax(-1)).sum())
+            rows += a.size // a.shape[-1]
+    agreement = same / rows if are_classes and rows else None
+    return OutputError(largest, total / max(count, 1), max(high - low, 0.0), agreement)
+
+
+def _are_classes(values: Array) -> bool:
+    """Whether the last axis holds the probabilities of classes."""
+    if values.ndim < 2 or values.shape[-1] < 2 or values.min(initial=0.0) < 0:
+        return False
+    return bool(np.abs(values.sum(-1) - 1).max(initial=0.0) < _SUMS_TO_ONE)
