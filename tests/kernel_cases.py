@@ -1,6 +1,6 @@
 """The table of fused kernels: op × variant × dtype of the weights, each a random call of the op.
 
-`tests/test_kernel_table.py` runs every cell that is right, and checks that none of the others is ever
+`tests/test_kernel_table.py` runs every cell that is right, and checks that none of the others is
 emitted. `tests/kernel_page.py` makes a page of it.
 """
 

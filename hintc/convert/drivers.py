@@ -196,7 +196,6 @@ def convert(
     report.operators = dict(op_counts(tflite).most_common())
     _count_kernels(report, legalized.lowered)
     report.sizes["tflite"] = len(tflite)
-    report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
     if target == "tflm":
         try_in_micro(compiled, tflite)
     if feeds or samples is not None:
