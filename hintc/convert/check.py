@@ -20,7 +20,7 @@ from hintc.runtime.kernels import Kernels
 from hintc.runtime.micro import MicroInterpreter, micro_installed
 from hintc.source import SourceModel
 from hintc.tflite.flatbuffer import Model
-from hintc.tflite.micro import estimated_arena
+from hintc.tflite.micro import check_micro, estimated_arena
 from hintc.tflite.state import StateMode
 
 Check = bool | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
@@ -109,10 +109,11 @@ def try_in_micro(compiled: Compiled, tflite: bytes) -> None:
     Without the package tflite-micro the memory is estimated, and a note says that nothing ran.
 
     Raises:
-        HintcError: TFLite Micro cannot run the model, e.g. for a type that one of its kernels
-            does not know.
+        HintcError: TFLite Micro cannot run the model (see `hintc.tflite.micro.check_micro`), e.g.
+            for a type that one of its kernels does not know.
     """
     report = compiled.report
+    check_micro(Model.read(tflite))
     if not micro_installed():
         report.sizes["arena"] = estimated_arena(Model.read(tflite))
         text = "not tried in TFLite Micro, the arena is an estimate: hintc[tflm] is not installed"

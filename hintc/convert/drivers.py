@@ -163,7 +163,7 @@ def convert(
     check_instruments(instruments)
     feeds = chosen_feeds(check)
     check_kernels(kernels, feeds)
-    weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset, target)
+    weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset)
     options = {
         "form": form,
         "optimize_for": optimize_for,

@@ -36,7 +36,7 @@ def check_options(form: object, optimize_for: object, target: object, state: obj
 
 
 def check_quantization(
-    quantize: object, keep_float: Sequence[str], io_dtype: object, dataset: object, target: object
+    quantize: object, keep_float: Sequence[str], io_dtype: object, dataset: object
 ) -> Quantize | None:
     """How the weights are to be stored.
 
@@ -53,7 +53,7 @@ def check_quantization(
     check_choice("quantize", quantize, QUANTIZE)
     check_choice("io_dtype", io_dtype, ("float32", "int8"))
     if quantize == "int8":
-        _check_integers(keep_float, dataset, target)
+        _check_integers(keep_float, dataset)
         return "int8"
     for name, value in (
         ("keep_float", keep_float),
@@ -69,7 +69,7 @@ def check_quantization(
     return cast("Quantize | None", quantize)
 
 
-def _check_integers(keep_float: object, dataset: object, target: object) -> None:
+def _check_integers(keep_float: object, dataset: object) -> None:
     if dataset is None:
         raise HintcError(
             "quantize='int8' needs a representative_dataset",
@@ -86,12 +86,6 @@ def _check_integers(keep_float: object, dataset: object, target: object) -> None
     if not names:
         raise HintcError(
             f"keep_float is {keep_float!r}", remedy="Give a list of names of layers or nodes."
-        )
-    if target == "tflm":
-        raise HintcError(
-            "quantize='int8' is not built yet for target 'tflm'",
-            why="TFLite Micro has no int8 FILL, with which a model starts its states anew",
-            remedy="target='tflite'.",
         )
 
 

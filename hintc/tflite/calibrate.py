@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from hintc.errors import HintcError
+from hintc.runtime.stream import captured_output
 from hintc.tflite.flatbuffer import Array, Model, Subgraph
 from hintc.tflite.kernel import state_kernels
 from hintc.tflite.prune import remove_unused_codes
 from hintc.tflite.schema import schema
 from hintc.tflite.state_cut import SHAPE_OPERAND
-from hintc.tflite.stream import captured_output
 
 Sample = Sequence[Array]
 """One value for each input, in the model's order."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hintc.errors import HintcError
+from hintc.runtime.stream import captured_output
 from hintc.tflite.calibrate import Progress, Sample, set_ranges, tensor_ranges, with_intermediates
 from hintc.tflite.cell_ranges import lstm_ranges
 from hintc.tflite.dequantize import recompute_constants
@@ -26,7 +27,6 @@ from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.prune import remove_unused_storage
 from hintc.tflite.state import StateMode
 from hintc.tflite.state_cut import cut_states, join_states
-from hintc.tflite.stream import captured_output
 from hintc.tflite.weights import WeightStore
 
 IoDtype = Literal["float32", "int8"]

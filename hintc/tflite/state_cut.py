@@ -195,7 +195,10 @@ class _Join:
         self.outputs = outputs
 
     def writer(self, kernel: Kernel, write: _Write) -> list[Operator]:
-        """FILL with the zero point, or the given state in the variable's type, copied into it."""
+        """The zero point, or the given state in the variable's type, written into it.
+
+        A state of a fixed size is reset by a copy: TFLite Micro has no FILL of integers.
+        """
         variable = kernel.states[write.site.slot]
         tensor = self.subgraph.tensor(variable)
         tensor.shape = [max(size, 1) for size in write.shape]
@@ -203,8 +206,11 @@ class _Join:
         if write.sizes is None:
             return [self._copy(self._tensor(kernel, write.value), variable)]
         sizes = self._tensor(kernel, write.sizes)
+        if write.operator == "FILL" and min(write.shape) >= 0:
+            zeros = self._zeros(kernel, variable, write.shape)
+            return [self._op("RESHAPE", [zeros, sizes], variable, options=None)]
         if write.operator == "FILL":
-            zero = self._zero(kernel, variable)
+            zero = self._zeros(kernel, variable, ())
             return [self._op("FILL", [sizes, zero], variable, options="FillOptions")]
         given, made = self._as_state(self._tensor(kernel, write.value), variable, write.site.slot)
         options = "BroadcastToOptions" if write.operator == "BROADCAST_TO" else None
@@ -247,13 +253,13 @@ class _Join:
             return self.outputs[operand.place]
         return self.subgraph.add_constant(f"{kernel.name}/constant", operand.constant)
 
-    def _zero(self, kernel: Kernel, variable: int) -> int:
-        """A scalar with the value that stands for 0."""
+    def _zeros(self, kernel: Kernel, variable: int, shape: tuple[int, ...]) -> int:
+        """A constant whose values stand for 0 in the variable's type."""
         tensor, dtype = self.subgraph.tensor(variable), self.subgraph.dtype(variable)
         point = 0 if dtype == np.float32 else int(tensor.quantization.zeroPoint[0])
-        zero = self.subgraph.add_constant(f"{kernel.name}/zero", np.array(point, dtype))
-        self.subgraph.tensor(zero).quantization = tensor.quantization
-        return zero
+        zeros = self.subgraph.add_constant(f"{kernel.name}/zero", np.full(shape, point, dtype))
+        self.subgraph.tensor(zeros).quantization = tensor.quantization
+        return zeros
 
     def _as_state(self, tensor: int, variable: int, name: str) -> tuple[int, list[Operator]]:
         """`tensor` in type and scale of `variable`."""
