@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from hintc.convert.integers import Feeds, check_cost, measured_cost
 from hintc.convert.results import Compiled
 from hintc.convert.samples import Samples
@@ -17,7 +15,7 @@ from hintc.ops import Target
 from hintc.report import Report
 from hintc.runtime.kernel_call import Kernel
 from hintc.runtime.kernels import Kernels
-from hintc.runtime.micro import MicroInterpreter, micro_installed
+from hintc.runtime.micro import micro_installed, tried_arena
 from hintc.source import SourceModel
 from hintc.tflite.flatbuffer import Model
 from hintc.tflite.micro import check_micro, estimated_arena
@@ -119,9 +117,7 @@ def try_in_micro(compiled: Compiled, tflite: bytes) -> None:
         text = "not tried in TFLite Micro, the arena is an estimate: hintc[tflm] is not installed"
         report.add_notes("target", [(compiled.outputs[0], text)])
         return
-    interpreter = MicroInterpreter(tflite)
-    interpreter.run([np.zeros(info.shape, info.dtype) for info in interpreter.inputs])
-    report.sizes["arena"] = interpreter.arena_bytes()
+    report.sizes["arena"] = tried_arena(tflite)
 
 
 def check_model(

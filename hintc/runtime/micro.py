@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,8 +125,47 @@ class MicroInterpreter:
         return tuple(found)
 
 
+def tried_arena(model: bytes) -> int:
+    """Runs a model once, on zeros, in a process of its own; how much memory it takes.
+
+    Returns:
+        Bytes of the arena; see `MicroInterpreter.arena_bytes`.
+
+    Raises:
+        HintcError: TFLite Micro cannot run the model, or crashes on it.
+    """
+    command = [sys.executable, "-m", "hintc.runtime.micro"]
+    done = subprocess.run(command, input=model, capture_output=True, check=False)
+    if done.returncode == 0:
+        return int(done.stdout)
+    said = done.stderr.decode("utf-8", "replace").strip()
+    raise HintcError(
+        "TFLite Micro cannot run the model"
+        if done.returncode > 0
+        else "TFLite Micro crashes on it",
+        why=said.splitlines()[-1] if said else f"signal {-done.returncode}",
+        remedy="Replace what it complains of, or convert for target='tflite'.",
+    )
+
+
 def _failed(error: Exception, text: str) -> HintcError:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return HintcError(
         "TFLite Micro cannot run the model", why=" | ".join([*lines[:4], str(error)])[:600]
     )
+
+
+def _try() -> int:
+    """What the child of `tried_arena` does; its exit status."""
+    try:
+        interpreter = MicroInterpreter(sys.stdin.buffer.read())
+        interpreter.run([np.zeros(info.shape, info.dtype) for info in interpreter.inputs])
+        sys.stdout.write(str(interpreter.arena_bytes()))
+    except HintcError as error:
+        sys.stderr.write(error.why or str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_try())

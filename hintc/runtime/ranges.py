@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hintc.errors import HintcError
-from hintc.runtime.interpreter import Feeds, Interpreter, RuntimeName
+from hintc.runtime.interpreter import Interpreter, RuntimeName
 from hintc.runtime.kernel_call import Kernel
+from hintc.runtime.tensor_info import Feeds
 
 
 @dataclass(frozen=True)
