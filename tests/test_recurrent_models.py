@@ -136,6 +136,12 @@ FOUND: dict[str, Recipe] = {
 """What `make hunt` found once; all of it fuses now."""
 
 
+def test_a_residual_around_static_rnn_with_lengths_says_why_it_stays() -> None:
+    residual = Group((Cell("lstm", 3, wrapper="residual"),))
+    outcome = check(build(replace(PLAIN, front="v1 static", groups=(residual,), lengths=True)))
+    assert (outcome.status, outcome.codes[0]) == ("refused", "lengths-output"), outcome
+
+
 @pytest.mark.parametrize("name", FOUND)
 def test_found(name: str) -> None:
     outcome = check(build(FOUND[name]))

@@ -6,7 +6,8 @@ The Scan then runs all steps; rows at and beyond the length are zeroed afterward
 state is read from the outputs at ``lengths - 1`` (the initial state where the length is 0 or less).
 Bit for bit the same, if there are as many lengths as rows, or one.
 
-Refuses, with a remark, when the final value of a state is read that is not an output of each step.
+Refuses, with a remark, when the final value of a state is read that is not an output of each step,
+and when an output is read that is not zeroed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.analysis.values import is_zeros
 from hintc_passes.scans.final_rows import enters_product
-from hintc_passes.scans.lengths import Freeze, find_freeze
+from hintc_passes.scans.lengths import Freeze, find_freeze, freezes_states_only
 from hintc_passes.scans.step import Step, add_in_place_of, new_step, rewrite_scans
 
 
@@ -52,10 +53,11 @@ class PeelLengths(Pass):
 
     def _peel(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
         step = Step.of(module, node)
-        freeze = find_freeze(step)
+        freeze, name = find_freeze(step), node.name
+        if freeze is None and freezes_states_only(step):
+            report.refused("lengths-output", name, *_EARLY)
         if freeze is None or side_effects(step.graph):
             return
-        name = node.name
         try:
             _Peeling(module, graph, node, step, freeze).run()
         except Refused as refusal:
@@ -63,6 +65,12 @@ class PeelLengths(Pass):
             return
         report.count("peeled")
         report.note("lengths-peeled", name, "runs all steps; rows beyond their length are masked")
+
+
+_EARLY = (
+    "keeps its sequence lengths inside: an output of each step is read before they apply to it",
+    "Let the output be zero beyond the length in the step itself, as dynamic_rnn does.",
+)
 
 
 class _Peeling:

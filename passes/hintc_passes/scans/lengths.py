@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hintc.graphdef.emit import known_array
@@ -51,21 +51,9 @@ class _Choice:
 
 def find_freeze(step: Step) -> Freeze | None:
     """The freeze of a step if every state and output obeys the same one, else None."""
-    same = merge_equal(step.graph)
-
-    def merged(port: Port) -> Port:
-        port = source_of(port)
-        return same.get(port, port)
-
-    choices = []
-    for port in (*step.nexts, *step.ys):
-        choice = _choice(step, merged(port).node, merged)
-        if choice is None:
-            return None
-        choices.append(choice)
-    if not step.nexts or any(c.lengths != choices[0].lengths for c in choices):
-        return None
-    if any(c.old != state for c, state in zip(choices, step.states, strict=False)):
+    found = _choices(step)
+    choices = [choice for choice in found if choice is not None]
+    if len(choices) < len(found) or not _freeze_states(step, choices):
         return None
     count = len(step.nexts)
     return Freeze(
@@ -74,6 +62,31 @@ def find_freeze(step: Step) -> Freeze | None:
         tuple((c.new, c.old) for c in choices[count:]),
         tuple(c.rank for c in choices),
     )
+
+
+def freezes_states_only(step: Step) -> bool:
+    """True if all states of a step obey one freeze, but not all outputs have one."""
+    found = _choices(step)
+    states = [choice for choice in found[: len(step.nexts)] if choice is not None]
+    return len(states) == len(step.nexts) and None in found and _freeze_states(step, states)
+
+
+def _choices(step: Step) -> list[_Choice | None]:
+    """What each state and output of a step chooses from."""
+    same = merge_equal(step.graph)
+
+    def merged(port: Port) -> Port:
+        port = source_of(port)
+        return same.get(port, port)
+
+    return [_choice(step, merged(p).node, merged) for p in (*step.nexts, *step.ys)]
+
+
+def _freeze_states(step: Step, choices: Sequence[_Choice]) -> bool:
+    """True if the choices, states first, are by the same lengths, and states keep their value."""
+    if not step.nexts or any(c.lengths != choices[0].lengths for c in choices):
+        return False
+    return all(c.old == state for c, state in zip(choices, step.states, strict=False))
 
 
 def _choice(step: Step, node: Node, merged: Callable[[Port], Port]) -> _Choice | None:
