@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from hintc.ir import FunctionRef, Graph, Module, Node
+from hintc.ir import Graph, Module, Node
 from hintc.ir.opdefs import IF_OPS, WHILE_OPS, is_stateful
 
 CONTROL_FLOW_V1 = frozenset(
@@ -30,19 +30,9 @@ _UNOBSERVED = frozenset(
 """Declared stateful, but nobody can tell whether they ran."""
 
 
-def functions_of(node: Node) -> list[str]:
+def functions_of(node: Node) -> tuple[str, ...]:
     """Names of the functions that the attributes of a node refer to; its op may be one as well."""
-    names = []
-    for value in node.attributes.values():
-        for member in value if isinstance(value, tuple) else (value,):
-            if isinstance(member, FunctionRef):
-                names.extend(_names_in(member))
-    return names
-
-
-def _names_in(ref: FunctionRef) -> list[str]:
-    inner = [v for _, v in ref.attributes if isinstance(v, FunctionRef)]
-    return [ref.name, *(name for r in inner for name in _names_in(r))]
+    return node.attributes.functions
 
 
 def callees_of(module: Module, node: Node) -> list[str]:

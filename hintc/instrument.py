@@ -43,7 +43,7 @@ class Instrument:
 
 
 class VerifyEach(Instrument):
-    """Verifies the module at the start and after each pass that changed it.
+    """Verifies the module at the start, and after each pass that changed it what was edited.
 
     Raises:
         VerifyError: a rule of the IR is broken; it names the pass that broke it.
@@ -51,18 +51,17 @@ class VerifyEach(Instrument):
 
     def before_pipeline(self, passes: Sequence[Pass], module: Module) -> None:
         """Verify the input, so that no pass is blamed for it."""
-        _verify(module)
+        from hintc.verify import Sound, verify
+
+        self._sound = Sound()
+        verify(module, sound=self._sound)
 
     def after_pass(self, step: Pass, module: Module, report: PassReport) -> None:
         """Verify what changed."""
+        from hintc.verify import verify
+
         if report.changed:
-            _verify(module)
-
-
-def _verify(module: Module) -> None:
-    from hintc.verify import verify
-
-    verify(module)
+            verify(module, sound=self._sound)
 
 
 @dataclass

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from hintc.graphdef import lift
+import numpy as np
+import pytest
+
+from hintc.graphdef import lift, shapes
 from hintc.graphdef.emit import Emitter
-from hintc.graphdef.shapes import UNKNOWN, infer_results, infer_shapes, shapes_remembered
-from hintc.ir import DType, Function, FunctionRef, Module, Port, Shape
+from hintc.graphdef.shapes import (
+    UNKNOWN,
+    body_shapes_remembered,
+    infer_results,
+    infer_shapes,
+    replace_uses,
+    shapes_remembered,
+)
+from hintc.ir import (
+    AttributeValue,
+    DType,
+    Function,
+    FunctionRef,
+    Module,
+    Port,
+    Shape,
+    Tensor,
+)
+from hintc.text import parse_module
 from recurrences import DEPTH, STEPS, UNITS, placeholder, rnn_model, traced, weights
 
 
@@ -94,3 +114,59 @@ def test_a_pass_may_remember_but_not_what_was_changed() -> None:
         graph.set_operand(relu.node, 0, narrow)
         assert infer_shapes(module, graph, [relu])[relu] == Shape((-1, 3))
     assert infer_shapes(module, graph, [reader])[reader] == Shape((-1, 3)), "nothing is kept"
+
+
+def test_a_body_is_asked_again_only_when_it_or_what_it_calls_was_edited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = parse_module("""graph {
+    }
+    func @body(%v: float) {
+      %call = PartitionedCall(%v) {Tin = [float], Tout = [float], f = @inner}
+      return r = %call
+    }
+    func @inner(%v: float) {
+      %y = Relu(%v) {T = float}
+      return y = %y
+    }""")
+    body, inner = (module.functions[name].graph for name in ("body", "inner"))
+    asked: list[object] = []
+    original = shapes._import
+
+    def counted(*args: Any) -> Any:
+        asked.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(shapes, "_import", counted)
+    with body_shapes_remembered():
+        for dims in ((2, 3), (2, 3), (4, 3)):
+            assert infer_results(module, body, [Shape(dims)]) == [Shape(dims)]
+        assert len(asked) == 2
+        vector: dict[str, AttributeValue] = {
+            "dtype": DType.FLOAT,
+            "value": Tensor.of([1.0, 2.0, 3.0], DType.FLOAT),
+        }
+        total = inner.add("MatMul", [inner["y"], inner["y"]], {"T": DType.FLOAT})
+        total.attributes["transpose_b"] = True
+        total.attributes["transpose_a"] = False
+        inner.set_operand(inner.results[0], 0, total)
+        assert infer_results(module, body, [Shape((2, 3))]) == [Shape((2, 2))]
+        total.attributes["transpose_b"], total.attributes["transpose_a"] = False, True
+        assert infer_results(module, body, [Shape((2, 3))]) == [Shape((3, 3))]
+        inner.set_operand(inner.results[0], 0, inner.add("Const", (), vector))
+        assert infer_results(module, body, [Shape((2, 3))]) == [Shape((3,))]
+
+
+def test_a_value_in_the_place_of_another_has_its_shape() -> None:
+    module = Module()
+    graph = module.graph
+    shape: dict[str, AttributeValue] = {"dtype": DType.FLOAT, "shape": Shape((2, 3))}
+    old = graph.add("Relu", [graph.add("Placeholder", (), shape)], {"T": DType.FLOAT})
+    reader = graph.add("Tanh", [old], {"T": DType.FLOAT})
+    new = graph.add("NobodyKnowsThis", (), {"T": DType.FLOAT})
+    with shapes_remembered():
+        infer_shapes(module, graph, [Port(old), Port(reader)])
+        replace_uses(graph, Port(old), Port(new))
+        assert reader.operands == (Port(new),)
+        found = infer_shapes(module, graph, [Port(reader), Port(new)])
+    assert set(found.values()) == {Shape((2, 3))}

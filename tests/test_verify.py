@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -10,7 +11,7 @@ from hintc.errors import VerifyError
 from hintc.graphdef import lift
 from hintc.ir import DType, Function, Graph, Module, Node
 from hintc.text import parse_module
-from hintc.verify import RULES, problems, verify
+from hintc.verify import RULES, Scope, Sound, problems, verify
 from tensorflow_graphs import NAMES, graph_def
 
 SOUND = """
@@ -175,6 +176,39 @@ def test_rule(rule: str, breaking: Break, what: str) -> None:
     found = problems(module)
     assert {p.rule for p in found} == {rule}, "\n".join(map(str, found))
     assert any(what in p.what for p in found), "\n".join(map(str, found))
+
+
+PAST_THE_GRAPH = ("unique-names", "operands-agree-with-edges")
+"""Rules that only who edits past the methods of Graph can break."""
+
+
+@pytest.mark.parametrize(
+    ("rule", "breaking"), [(r, b) for r, b, _ in BREAKS if r not in PAST_THE_GRAPH]
+)
+def test_what_was_edited_since_is_verified_again(rule: str, breaking: Break) -> None:
+    module, known = sound(), Sound()
+    assert not problems(module, sound=known)
+    breaking(module)
+    assert problems(module, sound=known) == problems(module)
+
+
+def test_what_was_not_edited_is_not_verified_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, known = sound(), Sound()
+    verify(module, sound=known)
+    module.functions["one"].graph.add("NoOp")
+    verified: list[str] = []
+
+    def rule(scope: Scope) -> Iterator[tuple[str, str]]:
+        verified.append("" if scope.function is None else scope.function.name)
+        yield from ()
+
+    package = importlib.import_module("hintc.verify")  # `hintc.verify` is the function
+    monkeypatch.setattr(package, "RULES", (rule,))
+    verify(module, sound=known)
+    assert verified == ["", "one"]  # the main graph calls it
+    verified.clear()
+    verify(module, sound=known)
+    assert not verified
 
 
 def test_lost_edge() -> None:

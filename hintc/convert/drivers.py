@@ -31,6 +31,7 @@ from hintc.convert.results import Compiled, Converted
 from hintc.convert.signature import with_source_keys
 from hintc.errors import HintcError, VerifyError
 from hintc.graphdef import lower
+from hintc.graphdef.shapes import body_shapes_remembered
 from hintc.instrument import Instrument
 from hintc.ops import Target
 from hintc.pipeline import PassPipeline, Step
@@ -219,7 +220,8 @@ def _compile(
     report.ops_before = count_ops(source.graph_def)
     report.sizes["source"] = source.graph_def.ByteSize()
     try:
-        outcome = pipeline.run(module, instruments, verify_each=verify_each)
+        with body_shapes_remembered():
+            outcome = pipeline.run(module, instruments, verify_each=verify_each)
     except VerifyError as error:
         if error.pass_name is not None:
             raise

@@ -10,7 +10,7 @@ from hintc.graft import graft
 from hintc.graphdef.emit import constant_behind
 from hintc.graphdef.loop_builder import LoopBuilder
 from hintc.graphdef.scan_step import checked_scan
-from hintc.graphdef.shapes import infer_shapes
+from hintc.graphdef.shapes import infer_shapes, replace_uses
 from hintc.ir import Function, FunctionRef, Fusion, Graph, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of
 from hintc.ops import PREFIX, FusedOp, declared
@@ -132,7 +132,7 @@ def _put_call(
         origin=node.origin or (name,),
     )
     for number, at in enumerate(kept):
-        graph.replace_uses(Port(node, at), Port(call, number))
+        replace_uses(graph, Port(node, at), Port(call, number))
     graph.replace_control_uses(node, [call])
     graph.remove(node)
     return call

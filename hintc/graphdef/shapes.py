@@ -20,6 +20,7 @@ from hintc.ir import (
     SCAN,
     AttributeValue,
     DType,
+    Function,
     FunctionRef,
     Graph,
     Module,
@@ -27,6 +28,7 @@ from hintc.ir import (
     Port,
     Scan,
     Shape,
+    Snapshot,
     Tensor,
 )
 from hintc.ir.opdefs import WHILE_OPS, result_dtypes
@@ -36,6 +38,10 @@ _State: TypeAlias = tuple[tuple[Port, ...], frozenset[str]]
 _Memory: TypeAlias = WeakKeyDictionary[Node, tuple[_State, dict[int, Shape]]]
 """Shapes found, by node and result, with the operands and attributes that they were found for."""
 _memory: ContextVar[_Memory | None] = ContextVar("shapes", default=None)
+_Asked: TypeAlias = tuple[tuple[Port, ...], tuple[Shape, ...]]
+_BodyMemory: TypeAlias = dict[Graph, tuple["_Body", dict[_Asked, dict[Port, Shape]]]]
+"""Shapes found in function bodies, by wanted values and shapes of arguments."""
+_body_memory: ContextVar[_BodyMemory | None] = ContextVar("body shapes", default=None)
 _FLOATS = (DType.FLOAT, DType.HALF, DType.DOUBLE, DType.BFLOAT16)
 UNKNOWN = Shape(None)
 """The shape of a value about which nothing is known."""
@@ -53,9 +59,26 @@ def shapes_remembered() -> Iterator[None]:
     """
     token = _memory.set(WeakKeyDictionary())
     try:
-        yield
+        with body_shapes_remembered():
+            yield
     finally:
         _memory.reset(token)
+
+
+@contextmanager
+def body_shapes_remembered() -> Iterator[None]:
+    """Within it, a function body that is not edited is asked once for arguments of these shapes.
+
+    For a whole pipeline: what is remembered is what would be found again.
+    """
+    if _body_memory.get() is not None:
+        yield
+        return
+    token = _body_memory.set({})
+    try:
+        yield
+    finally:
+        _body_memory.reset(token)
 
 
 def infer_shapes(
@@ -80,13 +103,16 @@ def infer_shapes(
         graph (e.g. an unknown op).
     """
     ports = list(dict.fromkeys(wanted))
-    known = {port: shape for port in ports if (shape := _known(port)) is not None}
+    known = {port: shape for port in ports if (shape := _known(port, args)) is not None}
     rest = [port for port in ports if port not in known]
     if rest:
         is_body = any(arg.op == ARG for arg in graph.args)
         if is_body and args is None:
             args = _given_by_caller(module, graph)
-        found = _ask_tensorflow(module, graph, rest, args)
+        if is_body and args is not None:
+            found = _of_body(module, graph, tuple(rest), tuple(args))
+        else:
+            found = _ask_tensorflow(module, graph, rest, args)
         if graph is module.graph:
             _remember(found)
         known.update(found)
@@ -163,17 +189,36 @@ def _remember(found: Mapping[Port, Shape]) -> None:
             kept[port.node] = (at, {**shapes, port.index: shape})
 
 
+def replace_uses(graph: Graph, old: Port, new: Port) -> None:
+    """Let readers of `old` read `new`, the same value: what is remembered of all stays."""
+    held = {use.node: _memory_of(use.node)[1] for use in graph.uses(old)}
+    shape = _memory_of(old.node)[1].get(old.index)
+    if shape is not None:
+        held[new.node] = {**_memory_of(new.node)[1], new.index: shape}
+    graph.replace_uses(old, new)
+    kept = _memory.get()
+    if kept is not None:
+        kept.update({node: (_state_of(node), found) for node, found in held.items()})
+
+
+def _state_of(node: Node) -> _State:
+    return (node.operands, node.attributes.touched)
+
+
 def _memory_of(node: Node) -> tuple[_State, dict[int, Shape]]:
     """What is remembered of a node that has not been changed since."""
-    state = (node.operands, node.attributes.touched)
+    state = _state_of(node)
     kept = _memory.get()
     at, shapes = kept.get(node, (state, {})) if kept is not None else (state, {})
     return (at, shapes) if all(a is b for a, b in zip(at, state, strict=True)) else (state, {})
 
 
-def _known(port: Port) -> Shape | None:
-    """The shape that the node states, or that was found before."""
+def _known(port: Port, args: Sequence[Shape] | None) -> Shape | None:
+    """The shape that the node states, that was found before, or that an argument is given."""
     stated = _stated(port)
+    if stated is None and args is not None and port.node.op == ARG:
+        at = port.node.graph.args.index(port.node)
+        return args[at] if at < len(args) else UNKNOWN
     return stated if stated is not None else _memory_of(port.node)[1].get(port.index)
 
 
@@ -205,13 +250,51 @@ def _ask_tensorflow(
         ports = {port: values.get(port) or Port(copies[port.node], port.index) for port in wanted}
         # a node that only reads the wanted values keeps track of them while calls are inlined
         holders = {p: part.graph.add(RESULT, [value], name="wanted") for p, value in ports.items()}
-        _add_functions(module, part)
+        # shared, so they are only read
+        part.functions.update(_functions_needed(module, part.graph))
         _inline_all(part)
-        _replace_scans(part)
+        has_scans = _replace_scans(part)
         ports = {port: part.graph[h.name].operands[0] for port, h in holders.items()}
-        return _import(part, ports)
+        if not has_scans:
+            return _import(part, ports)
+        found = infer_shapes(part, part.graph, ports.values())  # what Scans read is known by now
+        return {port: found[p] for port, p in ports.items() if found[p].dims is not None}
     except (HintcError, KeyError, ValueError):
         return {}
+
+
+def _of_body(
+    module: Module, graph: Graph, wanted: tuple[Port, ...], args: tuple[Shape, ...]
+) -> dict[Port, Shape]:
+    """`_ask_tensorflow`, or what it said of the same body before."""
+    memory = _body_memory.get()
+    if memory is None:
+        return _ask_tensorflow(module, graph, wanted, args)
+    entry = memory.get(graph)
+    if entry is None or not entry[0].holds(module, graph):
+        entry = memory[graph] = (_Body(module, graph), {})
+    known = entry[1]
+    if (wanted, args) not in known:
+        known[wanted, args] = _ask_tensorflow(module, graph, wanted, args)
+    return known[wanted, args]
+
+
+class _Body:
+    """A function body and all that it calls, at one moment."""
+
+    def __init__(self, module: Module, graph: Graph) -> None:
+        self._snapshot = Snapshot(graph)
+        self._callees = {
+            name: (function, Snapshot(function.graph))
+            for name, function in _functions_needed(module, graph).items()
+        }
+
+    def holds(self, module: Module, graph: Graph) -> bool:
+        """True if nothing was edited since."""
+        return self._snapshot.holds(graph) and all(
+            module.functions.get(name) is function and snapshot.holds(function.graph)
+            for name, (function, snapshot) in self._callees.items()
+        )
 
 
 def _needed(wanted: Sequence[Port]) -> tuple[dict[Node, None], dict[Port, Shape]]:
@@ -263,11 +346,10 @@ def _inline_all(part: Module) -> None:
         pending.extend(node for node in new if callee(part, node) is not None)
 
 
-def _replace_scans(part: Module) -> None:
-    """Let every Scan's results be placeholders of their shapes; those before it come first."""
-    for node in part.graph.topological():
-        if node.op != SCAN:
-            continue
+def _replace_scans(part: Module) -> bool:
+    """Let results of Scans be placeholders of their shapes, in order; False if there are none."""
+    scans = [node for node in part.graph.topological() if node.op == SCAN]
+    for node in scans:
         for index, shape in enumerate(_scan_shapes(part, node)):
             result = Port(node, index)
             attributes: dict[str, AttributeValue] = {"dtype": dtype_of(result), "shape": shape}
@@ -275,6 +357,7 @@ def _replace_scans(part: Module) -> None:
             part.graph.replace_uses(result, Port(stand_in))
         part.graph.replace_control_uses(node, ())
         part.graph.remove(node)
+    return bool(scans)
 
 
 def _scan_shapes(part: Module, node: Node) -> list[Shape]:
@@ -293,14 +376,16 @@ def _elements(node: Node) -> int:
     return math.prod(shape.dims) if shape is not None and shape.dims is not None else 0
 
 
-def _add_functions(module: Module, part: Module) -> None:
-    """Give `part` the library functions that it needs; they are shared, so it is only read."""
-    pending = callees(module, part.graph)
+def _functions_needed(module: Module, graph: Graph) -> dict[str, Function]:
+    """The library functions that a graph calls, and those that they call."""
+    found: dict[str, Function] = {}
+    pending = callees(module, graph)
     while pending:
         name = pending.pop()
-        if name not in part.functions and name in module.functions:
-            part.functions[name] = module.functions[name]
-            pending.extend(callees(module, module.functions[name].graph))
+        if name not in found:
+            found[name] = module.functions[name]
+            pending.extend(callees(module, found[name].graph))
+    return found
 
 
 def _import(part: Module, ports: Mapping[Port, Port]) -> dict[Port, Shape]:

@@ -14,6 +14,7 @@ from hintc.ir.graph import ARG, CONTROL, RESULT, Graph, Node, Port, Use, produce
 from hintc.ir.module import Function, Module
 from hintc.ir.opdefs import SCAN
 from hintc.ir.scan import Fusion, Scan
+from hintc.ir.snapshot import Snapshot
 
 __all__ = [
     "ARG",
@@ -33,6 +34,7 @@ __all__ = [
     "Port",
     "Scan",
     "Shape",
+    "Snapshot",
     "Tensor",
     "Unbound",
     "Use",

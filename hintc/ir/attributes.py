@@ -132,6 +132,11 @@ Scalar: TypeAlias = bytes | bool | int | float | DType | Shape | Tensor | Functi
 AttributeValue: TypeAlias = Scalar | tuple[Scalar, ...]
 
 
+def _names_in(ref: FunctionRef) -> list[str]:
+    inner = [v for _, v in ref.attributes if isinstance(v, FunctionRef)]
+    return [ref.name, *(name for r in inner for name in _names_in(r))]
+
+
 _UNTOUCHED: frozenset[str] = frozenset()
 
 
@@ -142,7 +147,7 @@ class Attributes(MutableMapping[str, AttributeValue]):
     or deleted is re-encoded on lowering: see `touched`.
     """
 
-    __slots__ = ("_decode", "_encoded", "_names", "_read", "touched")
+    __slots__ = ("_decode", "_encoded", "_functions", "_names", "_read", "touched")
 
     def __init__(
         self,
@@ -154,6 +159,7 @@ class Attributes(MutableMapping[str, AttributeValue]):
         self._encoded = encoded
         self._decode = decode
         self._names: tuple[str, ...] | None = None  # of the wire form, which never changes
+        self._functions: tuple[str, ...] | None = None
         self._read: dict[str, AttributeValue] = dict(values) if values else {}
         self.touched = frozenset(self._read) if values else _UNTOUCHED
         """Names assigned or deleted since the lift."""
@@ -170,13 +176,28 @@ class Attributes(MutableMapping[str, AttributeValue]):
     def _is_encoded(self, name: object) -> bool:
         return self._encoded is not None and name not in self.touched and name in self._encoded
 
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Names of the functions that the values refer to, in order; looked for once."""
+        if self._functions is None:
+            self._functions = tuple(
+                name
+                for value in self.values()
+                for member in (value if isinstance(value, tuple) else (value,))
+                if isinstance(member, FunctionRef)
+                for name in _names_in(member)
+            )
+        return self._functions
+
     def __setitem__(self, name: str, value: AttributeValue) -> None:
+        self._functions = None
         self._read[name] = value
         self.touched |= {name}
 
     def __delitem__(self, name: str) -> None:
         if name not in self:
             raise KeyError(name)
+        self._functions = None
         self._read.pop(name, None)
         self.touched |= {name}
 
@@ -203,5 +224,6 @@ class Attributes(MutableMapping[str, AttributeValue]):
         twin = Attributes(encoded=self._encoded, decode=self._decode)
         twin._read = dict(self._read)
         twin._names = self._names
+        twin._functions = self._functions
         twin.touched = self.touched
         return twin

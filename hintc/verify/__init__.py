@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hintc.call_graph import functions_of
 from hintc.errors import VerifyError
-from hintc.ir import Function, Module
+from hintc.ir import Function, Graph, Module, Snapshot
 from hintc.verify.calls import calls_match_signatures, functions_exist, scans_are_consistent
 from hintc.verify.definitions import (
     attributes_match_definition,
@@ -26,7 +27,7 @@ from hintc.verify.structure import (
     unique_names,
 )
 
-__all__ = ["RULES", "Problem", "Rule", "Scope", "problems", "verify"]
+__all__ = ["RULES", "Problem", "Rule", "Scope", "Sound", "problems", "verify"]
 
 RULES: tuple[Rule, ...] = (
     unique_names,
@@ -65,17 +66,46 @@ class Problem:
         return f"[{self.rule}] {place}{node}{self.what}"
 
 
-def verify(module: Module, *, bodies: bool = False) -> None:
+class Sound:
+    """What was found without problems, so that only what was edited since is checked again.
+
+    A graph is checked again if it was edited, or if a function that it refers to was.
+    """
+
+    def __init__(self) -> None:
+        self._graphs: dict[Graph, tuple[Snapshot, dict[str, Function | None]]] = {}
+
+    def graphs(self, module: Module) -> set[Graph]:
+        """The graphs of `module` that need not be checked again."""
+        held = {g: refs for g, (was, refs) in self._graphs.items() if was.holds(g)}
+        return {
+            graph
+            for graph, refs in held.items()
+            if all(
+                module.functions.get(name) is then and (then is None or then.graph in held)
+                for name, then in refs.items()
+            )
+        }
+
+    def add(self, module: Module, graph: Graph) -> None:
+        """Remember that `graph` has no problem."""
+        names = {name for node in graph for name in (node.op, *functions_of(node))}
+        refs = {name: module.functions.get(name) for name in names}
+        self._graphs[graph] = (Snapshot(graph), refs)
+
+
+def verify(module: Module, *, bodies: bool = False, sound: Sound | None = None) -> None:
     """Check all rules.
 
     Args:
         module: what to check: its main graph, the bodies that were lifted, and what these call.
         bodies: check every function of the library, also those that nothing reaches.
+        sound: what an earlier call found without problems; it is kept up to date.
 
     Raises:
         VerifyError: rules are broken; it lists every problem, the first one as its head.
     """
-    found = problems(module, bodies=bodies)
+    found = problems(module, bodies=bodies, sound=sound)
     if found:
         first = found[0]
         place = f"function '{first.function}': " if first.function else ""
@@ -88,23 +118,34 @@ def _more(others: Sequence[Problem]) -> str | None:
     return "\n  ".join([f"and {len(others)} more:", *map(str, others)]) if others else None
 
 
-def problems(module: Module, *, bodies: bool = False) -> list[Problem]:
+def problems(module: Module, *, bodies: bool = False, sound: Sound | None = None) -> list[Problem]:
     """All breaches of all rules, by graph, rule and node; see `verify`."""
     found: list[Problem] = []
     waiting: list[Function | None] = [None]
     waiting += [f for f in module.functions.values() if bodies or f.is_lifted]
     seen = set(waiting)
+    unchanged = sound.graphs(module) if sound is not None else set()
     for function in waiting:  # grows while it is walked
         graph = module.graph if function is None else function.graph
+        if graph in unchanged:
+            continue  # what it calls was lifted when it was checked
         scope = Scope(module, graph, function)
-        where = "" if function is None else function.name
-        for rule in RULES:
-            name = rule.__name__.replace("_", "-")
-            found += [Problem(name, where, node, what) for node, what in rule(scope)]
+        breaches = list(_breaches(scope))
+        found += breaches
+        if sound is not None and not breaches:
+            sound.add(module, graph)
         new = [f for f in _called(scope) if f not in seen]
         seen.update(new)
         waiting.extend(dict.fromkeys(new))
     return found
+
+
+def _breaches(scope: Scope) -> Iterator[Problem]:
+    where = "" if scope.function is None else scope.function.name
+    for rule in RULES:
+        name = rule.__name__.replace("_", "-")
+        for node, what in rule(scope):
+            yield Problem(name, where, node, what)
 
 
 def _called(scope: Scope) -> Iterator[Function]:

@@ -21,7 +21,7 @@ from hintc.graphdef.scan_lowering import (
     scan_to_while,
     unroll_scan,
 )
-from hintc.graphdef.shapes import shapes_remembered
+from hintc.graphdef.shapes import infer_shapes, shapes_remembered
 from hintc.ir import SCAN, Graph, Module, Node, Port, Scan
 from hintc.registry import register
 from hintc.remark import PassReport, Refused
@@ -57,10 +57,12 @@ class ChooseForm(Pass):
         report = PassReport()
         bodies: dict[str, None] = {}
         for graph in needed_graphs(module):
-            for node in graph.topological():
-                if node.op == SCAN:
-                    bodies[Scan.of(node).body] = None
-                    self._choose(module, graph, node, report)
+            scans = [node for node in graph.topological() if node.op == SCAN]
+            if graph is module.graph:  # one question for all; the answers are remembered
+                infer_shapes(module, graph, [p for node in scans for p in node.operands])
+            for node in scans:
+                bodies[Scan.of(node).body] = None
+                self._choose(module, graph, node, report)
         remove_unused_functions(module, bodies)
         return report
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from hintc.call_graph import needed_graphs
 from hintc.graphdef.emit import Emitter
-from hintc.graphdef.shapes import infer_shapes
+from hintc.graphdef.shapes import UNKNOWN, infer_shapes
 from hintc.ir import (
     ARG,
     SCAN,
@@ -51,7 +51,8 @@ def fuse_scans(module: Module, kernel: Kernel) -> PassReport:
                 values = _normal_form(module, scan, shapes, widths)
                 widths.update(_result_widths(node, values))
                 if _is_candidate(scan, kernel):
-                    sentence = _fuse(module, node, scan, values, widths, kernel)
+                    _complete(module, graph, scan, shapes)
+                    sentence = _fuse(module, node, scan, values, shapes, widths, kernel)
                     report.fused("cell", node.name, sentence)
                     report.count("fused")
             except Difference as difference:
@@ -64,10 +65,16 @@ def _is_candidate(scan: Scan, kernel: Kernel) -> bool:
     return scan.fusion is None and len(scan.states) == kernel.states
 
 
-def _static_shapes(module: Module, graph: Graph, scans: Sequence[Scan]) -> Mapping[Port, Shape]:
-    return infer_shapes(
-        module, graph, list(dict.fromkeys(p for scan in scans for p in (*scan.xs, *scan.states)))
-    )
+def _static_shapes(module: Module, graph: Graph, scans: Sequence[Scan]) -> dict[Port, Shape]:
+    ports = [port for scan in scans for port in (*scan.xs, *scan.states)]
+    return dict(infer_shapes(module, graph, ports))
+
+
+def _complete(module: Module, graph: Graph, scan: Scan, shapes: dict[Port, Shape]) -> None:
+    """Ask once more for what one Scan reads, where the question about all had no answer."""
+    ports = (*scan.xs, *scan.states)
+    missing = [port for port in ports if shapes.get(port, UNKNOWN).dims is None]
+    shapes.update(infer_shapes(module, graph, missing))
 
 
 def _static_widths(scans: Sequence[Scan], shapes: Mapping[Port, Shape]) -> dict[Port, int]:
@@ -103,6 +110,7 @@ def _fuse(
     node: Node,
     scan: Scan,
     values: Sequence[Result],
+    shapes: Mapping[Port, Shape],
     widths: dict[Port, int],
     kernel: Kernel,
 ) -> str:
@@ -118,7 +126,7 @@ def _fuse(
     refusals = kernel.op.refusals([sequence, *cell.weights, *cell.states], cell.attributes)
     if refusals:
         raise Difference("kernel-limit", "; ".join(refusals))
-    batch = _one_batch(module, node.graph, scan)
+    batch = _one_batch(scan, shapes)
     check_step(module, scan, widths, kernel, cell, batch)
     scan = _read_forward(module, node, scan, widths)
     operands = {sequence: _input(node, scan, cell.x)}
@@ -162,13 +170,12 @@ def _require_float(scan: Scan) -> None:
             )
 
 
-def _one_batch(module: Module, graph: Graph, scan: Scan) -> int:
+def _one_batch(scan: Scan, shapes: Mapping[Port, Shape]) -> int:
     """The static batch of sequences and states, -1 if it is not static.
 
     Raises:
         Difference: a batch of 1 may be broadcast against another, which no kernel does.
     """
-    shapes = infer_shapes(module, graph, [*scan.xs, *scan.states])
     found: dict[int, Port] = {}
     for axis, ports in ((1, scan.xs), (0, scan.states)):
         for port in ports:
