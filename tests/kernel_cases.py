@@ -6,7 +6,7 @@ emitted. `tests/kernel_page.py` makes a page of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -26,27 +26,12 @@ from hintc.ops import (
     OperandSlot,
     Quantize,
     Use,
-    bidirectional_sequence_lstm,
-    bidirectional_sequence_rnn,
-    lstm,
-    rnn,
-    sequence_lstm,
-    sequence_rnn,
-    svdf,
 )
 from hintc.ops.arithmetic import EXACT, Exact, Hybrid
+from hintc.ops.references import REFERENCES
 
 Results = Mapping[str, Any]
 
-REFERENCES: Mapping[str, Callable[..., Results]] = {
-    BIDIRECTIONAL_SEQUENCE_LSTM.name: bidirectional_sequence_lstm.reference,
-    BIDIRECTIONAL_SEQUENCE_RNN.name: bidirectional_sequence_rnn.reference,
-    LSTM.name: lstm.reference,
-    RNN.name: rnn.reference,
-    SVDF.name: svdf.reference,
-    UNIDIRECTIONAL_SEQUENCE_LSTM.name: sequence_lstm.reference,
-    UNIDIRECTIONAL_SEQUENCE_RNN.name: sequence_rnn.reference,
-}
 DTYPES: Mapping[str, Quantize | None] = {
     "float32": None,
     "float16": "float16",

@@ -1,11 +1,13 @@
 """fuse-hints: hinted calls of people's own ops become fused calls; what no kernel takes is undone.
 
 Recognises the calls that collect-hints made. A call of a user's function becomes a fused call of
-the op of that name (declared with `hintc.ops.declare`, or made up on the fly), and so does a Scan
+the op of that name (declared with `hintc.ops.declare`, or made up on the fly), a call named LSTM,
+RNN or SVDF that kernel of a single step, if the two compute the same; and so does a Scan
 whose body is exactly one such call on sequences. A call inside a fused one stays in its body. A
 hinted recurrent cell that no pass fused is put back into its graph, with a remark.
 
-Refuses a user's call that reads a value its hint does not declare: a kernel would not get it.
+Refuses a user's call that reads a value its hint does not declare, which no kernel would get, and a
+call with the name of a kernel that computes something else.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from hintc.ops import Target
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc_passes.hinting.fused import NotFusedError, mark_fused, sequence_fusion
+from hintc_passes.hinting.fused import mark_fused, sequence_fusion
+from hintc_passes.hinting.refusal import NotFusedError
 
 _FRAMES = ("Enter", "RefEnter", "Switch", "RefSwitch")
 

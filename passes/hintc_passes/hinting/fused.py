@@ -1,4 +1,4 @@
-"""A hinted call of a user's own function as a fused call: its op, slots and marking."""
+"""A hinted call of a user's own function, or of a kernel's step, as a fused call."""
 
 from __future__ import annotations
 
@@ -10,27 +10,24 @@ from hintc.hints.sequence import SequenceCall, last_step
 from hintc.ir import FunctionRef, Fusion, Graph, Module, Node, Port
 from hintc.ir.scan import dtype_of
 from hintc.ops import PREFIX, FusedOp, Target, declared
-
-
-class NotFusedError(Exception):
-    """Why a call is not fused: `str()` is a sentence; `remedy` what helps."""
-
-    def __init__(self, code: str, reason: str, remedy: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.remedy = remedy
+from hintc.ops.references import REFERENCES
+from hintc_passes.hinting.kernel_proof import check_kernel
+from hintc_passes.hinting.refusal import NotFusedError
 
 
 def mark_fused(module: Module, node: Node, record: HintRecord, target: Target) -> None:
-    """Say on the called function that it implements the user's op.
+    """Say on the called function that it implements the user's op, or the kernel of that name.
 
     Raises:
-        NotFusedError: the kernel could not compute it, or the op's declaration excludes it.
+        NotFusedError: the kernel could not compute it, or computes something else, or the op's
+            declaration excludes it.
         HintcError: the op is declared with other operands, results or attributes.
     """
     op = own_op(record.function)
     slots = [slot_name(op, index) for index in _declared_inputs(node, record)]
     results = [result_name(op, index) for index, _ in record.outputs]
+    if op.name in REFERENCES:
+        check_kernel(module, node, record, op, slots, results)
     _check_constraints(op, record, slots, target)
     spec = op.spec(slots, results, record.attributes)
     function = called_function(module, node)
@@ -50,6 +47,13 @@ def sequence_fusion(node: Node, found: SequenceCall, target: Target) -> Fusion:
         NotFusedError, HintcError: as `mark_fused`.
     """
     record, op = found.record, own_op(found.record.function)
+    if op.name in REFERENCES:
+        raise NotFusedError(
+            "hint-not-the-kernel",
+            f"The hint '{record.function}' has the name of a kernel of TensorFlow Lite, and loops "
+            "around it are not checked against that kernel.",
+            "Leave the hint out: fuse-lstm and fuse-rnn recognise such loops by their maths.",
+        )
     indices = _declared_inputs(found.node, record)
     slots = [slot_name(op, index) for index in indices]
     _check_constraints(op, record, slots, target)
