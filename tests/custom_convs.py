@@ -65,7 +65,7 @@ def hinted_conv(
     return hint.add_output(ACTIVATIONS[activation](y))
 
 
-def single(batch: int | None = None, **options: Any) -> list[Any]:
+def single(batch: int | None = None, channels: int = 5, **options: Any) -> list[Any]:
     """Built-in operators on both sides of one convolution."""
     x = tf.tanh(placeholder([batch, 9, 8, 3]))
     y = hinted_conv(

@@ -185,6 +185,26 @@ def test_dtypes(dtype: str) -> None:
     np.testing.assert_array_equal(found, value[::-1])
 
 
+def test_scalars() -> None:
+    tensors: dict[str, Any] = {
+        "x": (np.float32, (-1, 3)),
+        "k": np.array(2, np.int32),
+        "y": (np.float32, ()),
+    }
+    model = custom_ops.model(tensors, [Op("f", ["x", "k"], ["y"])], ["x"], ["y"]).write()
+    found = Interpreter(model, kernels={"f": lambda x, k: x.sum() * k}).run([X])["y"]
+    assert (found.shape, found.item()) == ((), 30.0)
+
+
+@pytest.mark.parametrize("quantize", ["dynamic", "float16"])
+def test_quantised_weights_reach_the_kernel_as_floats(quantize: str) -> None:
+    build = partial(single, activation="TANH", channels=400)
+    _, result = converted(build, quantize=quantize, check=True, kernels=KERNELS)
+    # "dynamic" leaves what a custom op reads alone, for only its kernel knows int8
+    assert ("DEQUANTIZE" in result.report.operators) == (quantize == "float16")
+    assert result.report.errors["y"] < (1e-2 if quantize == "float16" else 1e-5)
+
+
 def test_empty_results() -> None:
     instance = Interpreter(IDENTITY, kernels={"f": lambda x: x[:0]})
     assert instance.run([X])["y"].shape == (0, 3)
@@ -271,6 +291,21 @@ def test_missing_kernels_are_named(runtime: RuntimeName) -> None:
     with pytest.raises(HintcError, match=r"no kernel for the custom op 'F'.*kernels=") as caught:
         Interpreter(model, runtime=runtime).run([X])
     assert "unresolved" not in str(caught.value)
+
+
+@runtimes
+def test_custom_ops_of_the_runtime_itself_need_no_kernel(runtime: RuntimeName) -> None:
+    attributes = {"window_size": 4, "stride": 2, "magnitude_squared": True}
+    tensors: dict[str, Any] = {"x": (np.float32, (16, 1)), "y": (np.float32, (1, 7, 3))}
+    op = Op("AudioSpectrogram", ["x"], ["y"], attributes)
+    model = custom_ops.model(tensors, [op], ["x"], ["y"]).write()
+    x = np.ones((16, 1), np.float32)
+    plain = Interpreter(model, runtime=runtime).run([x])["y"]
+    np.testing.assert_array_equal(
+        Interpreter(model, runtime=runtime, kernels={}).run([x])["y"], plain
+    )
+    own = Interpreter(model, runtime=runtime, kernels={op.code: lambda x, **_: plain + 1})
+    np.testing.assert_array_equal(own.run([x])["y"], plain + 1)
 
 
 def test_what_is_no_kernel() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from hintc.cli.commands import compile_command, convert_command, explain_command
-from hintc.cli.new import new_op_command
+from hintc.cli.new import new_op_command, new_pass_command
 from hintc.cli.passes import passes_command
 from hintc.cli.viz import viz_command
 from hintc.errors import HintcError
@@ -46,6 +46,7 @@ for _command in (
     passes_command,
     viz_command,
     new_op_command,
+    new_pass_command,
 ):
     cli.add_command(_command)
 

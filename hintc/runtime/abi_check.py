@@ -27,6 +27,8 @@ CHECKED = frozenset(
     }
 )
 """Where the tests of hintc have run custom kernels: distribution, version, system, machine."""
+SYSTEMS = ("Linux", "Darwin")
+"""Where one C library serves everybody, so that TFLite can free what is allocated here."""
 TIMEOUT = 120
 """Seconds for the probe; importing TensorFlow takes most of it."""
 
@@ -48,6 +50,11 @@ def check_runtime(module: str) -> None:
 
 @functools.cache
 def _check(module: str) -> None:
+    if platform.system() not in SYSTEMS or sys.maxsize < 2**32:
+        raise HintcError(
+            f"custom kernels cannot run on {platform.system()} {platform.machine()}",
+            why="TFLite's structures are known for 64-bit " + " and ".join(SYSTEMS),
+        )
     distribution = RUNTIMES[module]
     version = _version(distribution)
     if (distribution, version, platform.system(), platform.machine()) in CHECKED:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hintc.errors import HintcError
-from hintc.near import did_you_mean
+from hintc.near import near_matches, some
 from hintc.runtime import abi_check
 from hintc.runtime import tflite_abi as abi
 from hintc.runtime.kernel_call import (
@@ -97,9 +97,8 @@ class Kernels:
             raise failure
         if self.missing:
             codes = ", ".join(f"'{code}'" for code in self.missing)
-            remedy = "Add a function for each of them to kernels."
-            if len(self.missing) == 1 and self._functions:
-                remedy = did_you_mean(self.missing[0], list(self._functions), "kernels")
+            near = [n for code in self.missing for n in near_matches(code, self._functions, 1)]
+            remedy = f"Did you mean {some(near)}?" if near else "Add a function for each of them."
             raise HintcError(f"there is no kernel for the custom ops {codes}", remedy=remedy)
 
     def _get_native_delegate_pointer(self) -> int:

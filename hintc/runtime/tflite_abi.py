@@ -8,6 +8,7 @@ depends on another. `hintc.runtime.abi_check` says on which runtimes this is kno
 from __future__ import annotations
 
 import ctypes
+import functools
 from ctypes import (
     CFUNCTYPE,
     Structure,
@@ -166,9 +167,6 @@ _GetNode = CFUNCTYPE(c_int, c_void_p, c_int, c_void_p, c_void_p)
 _Resize = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p)
 _Report = CFUNCTYPE(None, c_void_p, c_char_p)
 
-_malloc = ctypes.CDLL(None).malloc
-_malloc.restype, _malloc.argtypes = c_void_p, [c_size_t]
-
 
 def ints(address: int | None) -> tuple[int, ...]:
     """The TfLiteIntArray at an address; () for none."""
@@ -235,10 +233,18 @@ class Calls:
         _must_be_ok(function(self._address, registration, ctypes.addressof(array), delegate))
 
 
+@functools.cache
+def _malloc() -> Any:
+    """The C library's malloc, whose memory TFLite frees."""
+    function = ctypes.CDLL(None).malloc
+    function.restype, function.argtypes = c_void_p, [c_size_t]
+    return function
+
+
 def _allocated(values: tuple[int, ...]) -> int:
     """Address of a new TfLiteIntArray, which TFLite frees."""
     content = (c_int * (len(values) + 1))(len(values), *values)
-    address = int(_malloc(ctypes.sizeof(content)))
+    address = int(_malloc()(ctypes.sizeof(content)))
     ctypes.memmove(address, content, ctypes.sizeof(content))
     return address
 

@@ -1,6 +1,6 @@
-"""Folders to start from: a kernel in C. Templates lie beside this file."""
+"""Folders to start from: a kernel in C, a plug-in with a pass."""
 
-from hintc.scaffold.folder import write_folder
-from hintc.scaffold.op import new_op
+from hintc.scaffold.op_kernel import new_op
+from hintc.scaffold.pass_package import new_pass
 
-__all__ = ["new_op", "write_folder"]
+__all__ = ["new_op", "new_pass"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hintc.errors import HintcError
 
-TEMPLATES = Path(__file__).parent
+TEMPLATES = Path(__file__).with_name("templates")
 SUFFIX = ".in"
 """Of every file of a template; keeps tools from taking it for what it will be."""
 
@@ -21,8 +21,8 @@ def write_folder(template: str, folder: Path, words: Mapping[str, str]) -> list[
     Args:
         template: name of a folder of templates.
         folder: what to make; its parent exists.
-        words: what stands for ``{{word}}`` in the files, and for ``NAME`` (the word "file") in
-            their paths.
+        words: what stands for ``{{word}}`` in the files. In their paths ``NAME`` stands for the
+            word "file" and ``PACKAGE`` for "package".
 
     Returns:
         The files, relative to `folder`, sorted.
@@ -65,7 +65,8 @@ def _write(folder: Path, texts: Mapping[Path, str]) -> None:
 
 
 def _target(path: Path, words: Mapping[str, str]) -> Path:
-    return Path(str(path).removesuffix(SUFFIX).replace("NAME", words["file"]))
+    named = str(path).removesuffix(SUFFIX).replace("NAME", words["file"])
+    return Path(named.replace("PACKAGE", words.get("package", "")))
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:
