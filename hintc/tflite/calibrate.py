@@ -7,6 +7,8 @@ the greatest value of each tensor. Two things it does not do:
   allocated everything, and such models start each invoke from their own initial states; so that
   failure is passed over. A state of a fixed size would be laid out in the arena, where the
   calibrator then finds no memory: its shape is fed at run time here, which puts it on the heap.
+* It crashes on a loop whose values have a fixed size (TensorFlow 2.21): there the shapes of the
+  inputs are fed too.
 * It looks at an LSTM's cell state behind the last step only. `hintc.tflite.cell_ranges` computes
   the other steps.
 """
@@ -53,7 +55,8 @@ def tensor_ranges(model: Model, samples: Sequence[Sample], progress: Progress) -
         HintcError: the calibrator cannot run the model.
     """
     copied = Model.read(model.write())
-    sizes = _feed_state_shapes(copied.subgraphs[0])
+    main = copied.subgraphs[0]
+    sizes = [*_feed_state_shapes(main), *_feed_input_shapes(main)]
     count = [len(subgraph.graph.tensors) for subgraph in model.subgraphs]
     # the calibrator knows the kernels of existing operators only, and does not copy these bytes
     remove_unused_codes(copied)
@@ -131,6 +134,33 @@ def _feed_state_shapes(subgraph: Subgraph) -> list[Array]:
             writer.inputs[at] = fed
             subgraph.graph.inputs = [*subgraph.graph.inputs, fed]
             values.append(np.array(shape, np.int32))
+    return values
+
+
+def _feed_input_shapes(subgraph: Subgraph) -> list[Array]:
+    """Lets what is computed from an input have a size known at run time only, if there are loops.
+
+    Each float input of a fixed size is read through a RESHAPE whose shape is a further input.
+
+    Returns:
+        The values of those, in order.
+    """
+    model, graph = subgraph.model, subgraph.graph
+    values: list[Array] = []
+    if not any(model.op_name(op) == "WHILE" for op in subgraph.operators):
+        return values
+    for tensor in list(graph.inputs):
+        shape = subgraph.shape(tensor)
+        if subgraph.dtype(tensor) != np.float32 or shape is None or min(shape, default=-1) < 0:
+            continue
+        sizes = subgraph.add_tensor(f"{subgraph.tensor_name(tensor)}/sizes", (len(shape),), np.int32)
+        freed = subgraph.add_tensor(f"{subgraph.tensor_name(tensor)}/freed", shape)
+        for op in subgraph.operators:
+            op.inputs = [freed if read == tensor else read for read in op.inputs]
+        reshape = subgraph.make_op("RESHAPE", [tensor, sizes], [freed])
+        subgraph.operators = [reshape, *subgraph.operators]
+        graph.inputs = [*graph.inputs, sizes]
+        values.append(np.array(shape, np.int32))
     return values
 
 
