@@ -28,9 +28,9 @@ point for inputs and states (`asymmetric_quantize_inputs`). Biases, coefficients
 normalisation and states are float32.
 
 In the tables *right* is the kernel as it stands, for all dtypes that are not named beside it.
-*Other major* is the same kernel between transposes. With *float32 weights* the report has a note.
-*Refused* is an error of `hintc.legalize`; passes do not make such a kernel, and the layer stays a
-loop or unrolled.
+*Other major* is the same kernel between transposes; of that and of *float32 weights* the report has
+a note. *Refused* is an error of `hintc.legalize`; passes do not make such a kernel, and the layer
+stays a loop or unrolled.
 
 ## What the kernels get wrong
 

@@ -153,6 +153,22 @@ def test_constraints(
         assert any(reason in found for found in reasons), reasons
 
 
+@pytest.mark.parametrize("name", ["LSTM", "RNN"])
+def test_micro_has_no_kernel_of_this_step(name: str) -> None:
+    op = declared(name)
+    assert op is not None
+    assert "TFLite Micro has no such kernel" in op.refusals(op.slot_names, {}, target="tflm")
+
+
+def test_svdf_on_micro() -> None:
+    op = declared("SVDF")
+    assert op is not None
+    assert not op.refusals(op.slot_names, {}, target="tflm")
+    assert op.refusals(op.slot_names, {}, target="tflm", quantize="dynamic")
+    (reason,) = op.refusals([n for n in op.slot_names if n != "bias"], {}, target="tflm")
+    assert "without a bias" in reason
+
+
 def test_users_op() -> None:
     op = FusedOp.custom(
         "my_conv",

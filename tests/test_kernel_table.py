@@ -116,7 +116,9 @@ def test_wrong_kernel_is_not_emitted(case: Case) -> None:
     kernel = Emitted.read(case, legalized.tflite)
     assert (kernel.time_major != case.time_major) == (OTHER_MAJOR in case.outcome)
     assert kernel.int8 == (case.quantize == "dynamic" and FLOAT not in case.outcome)
-    assert bool(legalized.notes) == (FLOAT in case.outcome)
+    texts = " ".join(note.text for note in legalized.notes)
+    assert ("other major" in texts) == (OTHER_MAJOR in case.outcome)
+    assert ("stay float32" in texts) == (FLOAT in case.outcome)
     check(case, legalized.tflite)
 
 

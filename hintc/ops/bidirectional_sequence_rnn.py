@@ -108,7 +108,7 @@ BIDIRECTIONAL_SEQUENCE_RNN = FusedOp(
                 "auxiliary input without weights, batch-major",
                 "the backward outputs are those of the input, not of the auxiliary input",
                 "bidirectional_sequence_rnn.cc steps backward through `input`, not `bw_input`",
-                "the time-major kernel between transposes; its weights stay float32",
+                "the time-major kernel between transposes, with float32 weights instead of int8",
             ),
         ),
         *auxiliary_constraints(frozenset(_AUXILIARY_WEIGHTS), frozenset()),

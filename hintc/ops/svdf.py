@@ -78,6 +78,11 @@ SVDF = FusedOp(
             ),
         ),
         Constraint(
+            "TFLite Micro's kernel crashes without a bias",
+            lambda use: "bias" in use.slots,
+            targets=("tflm",),
+        ),
+        Constraint(
             "TFLite Micro's kernel takes no float input with int8 weights",
             lambda use: use.quantize is None,
             targets=("tflm",),

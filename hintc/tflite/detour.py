@@ -23,11 +23,22 @@ class Detour:
 
     Attributes:
         swaps_major: it runs time-major where the call is batch-major, or the reverse.
-        keeps_float: why its weights are not made int8; "" if they may be.
+        keeps_float: its weights are not made int8.
+        reason: why; "" where nothing differs.
     """
 
     swaps_major: bool = False
-    keeps_float: str = ""
+    keeps_float: bool = False
+    reason: str = ""
+
+    def notes(self) -> list[str]:
+        """A sentence for each difference."""
+        found = []
+        if self.swaps_major:
+            found.append(f"runs in the other major, between transposes: {self.reason}")
+        if self.keeps_float:
+            found.append(f"weights stay float32: {self.reason}")
+        return found
 
 
 def find_detour(call: FusedCall, target: Target, quantize: Quantize | None) -> Detour:
@@ -42,17 +53,17 @@ def find_detour(call: FusedCall, target: Target, quantize: Quantize | None) -> D
     violated = call.fused.violated(asked)
     if not violated:
         return Detour()
-    reasons = "; ".join(constraint.reason for constraint in violated)
+    reason = "; ".join(constraint.reason for constraint in violated)
     if all(constraint.broken for constraint in violated):
         for use in (asked, replace(asked, quantize=None)):
-            keeps_float = "" if use.quantize == quantize else reasons
+            keeps_float = use.quantize != quantize
             if not call.fused.violated(use):
-                return Detour(keeps_float=keeps_float)
+                return Detour(False, keeps_float, reason)
             if _MAJOR in use.attributes and not call.fused.violated(_swapped(use)):
-                return Detour(swaps_major=True, keeps_float=keeps_float)
+                return Detour(True, keeps_float, reason)
     raise call.error(
         f"it cannot run on target '{target}'",
-        why=reasons,
+        why=reason,
         remedy="Let hintc lower this layer another way, e.g. with form=unroll.",
     )
 

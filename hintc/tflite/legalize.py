@@ -181,8 +181,7 @@ class _Rewriter:
         lowering = call.fused.lowering
         if isinstance(lowering, CustomLowering):
             return self._custom(call, lowering)
-        if detour.keeps_float:
-            self.notes.append(Note(call.name, f"weights stay float32: {detour.keeps_float}"))
+        self.notes += [Note(call.name, text) for text in detour.notes()]
         quantize = None if detour.keeps_float else self.quantize
         if not detour.swaps_major:
             return self._builtin(call, lowering, quantize)

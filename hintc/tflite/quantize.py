@@ -31,6 +31,13 @@ from hintc.tflite.weights import WeightStore
 
 IoDtype = Literal["float32", "int8"]
 
+_MOVES = frozenset(
+    (
+        *("BROADCAST_TO", "EXPAND_DIMS", "GATHER", "GATHER_ND", "RESHAPE", "REVERSE_SEQUENCE"),
+        *("REVERSE_V2", "SLICE", "SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE"),
+    )
+)
+"""Operators whose integer kernels move values and do not look at scales."""
 _NO_INTEGERS = "stays in float arithmetic, with int8 weights: it has no integer kernel"
 _DYNAMIC = "Without integers: quantize='dynamic' makes the weights int8."
 
@@ -94,6 +101,8 @@ def quantize_to_int8(
     quantised = Model.read(_quantised(model.write(), [*hybrid, *kept]))
     main = quantised.subgraphs[0]
     _repair_scales(main)
+    for subgraph in quantised.subgraphs:
+        _repair_copies(subgraph)
     join_states(main, cut)
     _shrink_weights(main, hybrid)
     if io_dtype == "int8":
@@ -210,6 +219,38 @@ def _repair_scales(subgraph: Subgraph) -> None:
         if "projection_weights" not in kernel.operands:
             hidden = subgraph.tensor(int(kernel.op.intermediates[4]))
             hidden.quantization = output.quantization
+
+
+def _repair_copies(subgraph: Subgraph) -> None:
+    """Operators that only move integers cannot change what these stand for.
+
+    For a CONCATENATION behind a REVERSE_V2 the quantiser gives the latter's output a scale that its
+    input does not have: the values are moved in the input's scale and brought to the other one.
+    """
+    operators = []
+    for op in subgraph.operators:
+        operators.append(op)
+        if subgraph.model.op_name(op) not in _MOVES:
+            continue
+        read, given = op.inputs[0], op.outputs[0]
+        if _scale(subgraph, read) == _scale(subgraph, given):
+            continue
+        name, shape = subgraph.tensor_name(given), subgraph.shape(given) or ()
+        moved = subgraph.add_tensor(f"{name}/moved", shape, subgraph.dtype(given) or np.int8)
+        subgraph.tensor(moved).quantization = subgraph.tensor(read).quantization
+        op.outputs = [moved]
+        operators.append(
+            subgraph.make_op("QUANTIZE", [moved], [given], options="QuantizeOptions")
+        )
+    subgraph.operators = operators
+
+
+def _scale(subgraph: Subgraph, tensor: int) -> tuple[float, int] | None:
+    """Scale and zero point of an int8 tensor; None for others."""
+    quantization = subgraph.tensor(tensor).quantization
+    if subgraph.dtype(tensor) != np.int8 or quantization is None or quantization.scale is None:
+        return None
+    return float(quantization.scale[0]), int(quantization.zeroPoint[0])
 
 
 def _shrink_weights(subgraph: Subgraph, names: Sequence[str]) -> None:
