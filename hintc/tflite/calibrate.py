@@ -153,7 +153,9 @@ def _feed_input_shapes(subgraph: Subgraph) -> list[Array]:
         shape = subgraph.shape(tensor)
         if subgraph.dtype(tensor) != np.float32 or shape is None or min(shape, default=-1) < 0:
             continue
-        sizes = subgraph.add_tensor(f"{subgraph.tensor_name(tensor)}/sizes", (len(shape),), np.int32)
+        sizes = subgraph.add_tensor(
+            f"{subgraph.tensor_name(tensor)}/sizes", (len(shape),), np.int32
+        )
         freed = subgraph.add_tensor(f"{subgraph.tensor_name(tensor)}/freed", shape)
         for op in subgraph.operators:
             op.inputs = [freed if read == tensor else read for read in op.inputs]

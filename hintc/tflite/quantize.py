@@ -239,9 +239,7 @@ def _repair_copies(subgraph: Subgraph) -> None:
         moved = subgraph.add_tensor(f"{name}/moved", shape, subgraph.dtype(given) or np.int8)
         subgraph.tensor(moved).quantization = subgraph.tensor(read).quantization
         op.outputs = [moved]
-        operators.append(
-            subgraph.make_op("QUANTIZE", [moved], [given], options="QuantizeOptions")
-        )
+        operators.append(subgraph.make_op("QUANTIZE", [moved], [given], options="QuantizeOptions"))
     subgraph.operators = operators
 
 
