@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hintc.errors import EquivalenceError, HintcError
 from hintc.runtime.interpreter import Interpreter
-from hintc.runtime.kernel_call import Kernel
+from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.session import Session
 from hintc.runtime.tensor_info import TensorInfo
 
@@ -103,7 +103,7 @@ def check_equivalence(
     outputs: Sequence[str] | None = None,
     batches: Sequence[int] = (1, 3),
     invokes: int = 2,
-    kernels: Mapping[str, Kernel] | None = None,
+    kernels: Mapping[str, AnyKernel] | None = None,
 ) -> EquivalenceReport:
     """Compares two models.
 
@@ -120,7 +120,7 @@ def check_equivalence(
         outputs: output tensors of GraphDefs, in order; default: the nodes nobody reads.
         batches: sizes for dynamic dimensions.
         invokes: runs on each feed, on one instance: a state that leaks shows in the second.
-        kernels: functions for the custom ops of .tflite models; see `hintc.runtime.Kernels`.
+        kernels: for the custom ops of .tflite models; see `Interpreter`.
 
     Raises:
         HintcError: a model does not run, or inputs or outputs cannot be guessed or paired.
@@ -153,7 +153,7 @@ class _Runner(Protocol):
 
 
 class _TfliteRunner:
-    def __init__(self, model: bytes, kernels: Mapping[str, Kernel] | None) -> None:
+    def __init__(self, model: bytes, kernels: Mapping[str, AnyKernel] | None) -> None:
         self._interpreter = Interpreter(model, kernels=kernels)
         self.input_names = [info.name for info in self._interpreter.inputs]
         self.output_names = [info.name for info in self._interpreter.outputs]
@@ -187,7 +187,7 @@ def _runners(
     models: tuple[Model, Model],
     inputs: Sequence[str] | None,
     outputs: Sequence[str] | None,
-    kernels: Mapping[str, Kernel] | None,
+    kernels: Mapping[str, AnyKernel] | None,
 ) -> list[_Runner]:
     """Both models ready to run; a .tflite model tells a GraphDef beside it the names."""
     found: dict[int, _Runner] = {

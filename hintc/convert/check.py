@@ -10,8 +10,8 @@ from hintc.equivalence import ATOL, RTOL, EquivalenceReport, check_equivalence
 from hintc.errors import HintcError
 from hintc.near import did_you_mean, some
 from hintc.report import Report
-from hintc.runtime.kernel_call import Kernel
-from hintc.runtime.kernels import Kernels
+from hintc.runtime import kernels as runtime_kernels
+from hintc.runtime.kernels import AnyKernel
 from hintc.source import SourceModel
 from hintc.tflite.state import StateMode
 
@@ -61,9 +61,9 @@ def check_kernels(kernels: object, feeds: Feeds) -> None:
     if not isinstance(kernels, Mapping):
         raise HintcError(
             f"kernels is a {type(kernels).__name__}",
-            remedy="Give a mapping from custom codes to functions.",
+            remedy="Give a mapping from custom codes to functions or libraries.",
         )
-    Kernels(kernels)
+    runtime_kernels.check_kernels(kernels)
     if not feeds:
         raise HintcError(
             "kernels has no use here",
@@ -103,7 +103,7 @@ def check_model(
     feeds: Feeds,
     quantize: str | None,
     state: StateMode,
-    kernels: Mapping[str, Kernel] | None = None,
+    kernels: Mapping[str, AnyKernel] | None = None,
 ) -> None:
     """Compares the model with its source, or the lowered graph if it has ops without a kernel.
 
@@ -130,7 +130,7 @@ def compare(
     report: Report,
     quantize: str | None,
     state: StateMode,
-    kernels: Mapping[str, Kernel] | None = None,
+    kernels: Mapping[str, AnyKernel] | None = None,
 ) -> None:
     """Runs both; the largest errors go into the report.
 
