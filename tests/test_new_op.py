@@ -202,6 +202,25 @@ def test_hintc_takes_the_library_as_a_kernel(my_conv: Path) -> None:
             Interpreter(model, runtime=runtime, kernels={"MyConv": my_conv, "Other": my_conv})
 
 
+@needs_compiler
+@pytest.mark.parametrize("field", ["TfLiteType type;", "void* user_data;", "int version;"])
+def test_a_runtime_with_other_structures_is_refused(field: str, tmp_path: Path) -> None:
+    """In C the header is the same for all runtimes: here the header differs from the runtime."""
+    folder, _ = new_op("MyOp", tmp_path)
+    header = folder / "tflite_abi.h"
+    before, found, after = header.read_text().partition(field)
+    assert found
+    after = after.partition("_Static_assert")[0] + "\n#endif\n"
+    header.write_text(f"{before}void *another[2]; {field}{after}")
+    library = build(folder)
+    tensors: dict[str, Any] = dict.fromkeys("xay", (np.float32, (1, 3)))
+    ops = [Op("MyOp", ["x"], ["a"]), Op("MyOp", ["a"], ["y"])]
+    model = custom_ops.model(tensors, ops, ["x"], ["y"]).write()
+    for runtime in installed():
+        with pytest.raises(HintcError, match=r"not those of tflite_abi\.h"):
+            Interpreter(model, runtime=runtime, kernels={"MyOp": library})
+
+
 def test_a_library_that_cannot_be_loaded(tmp_path: Path) -> None:
     (tmp_path / "no_library.so").write_text("nothing")
     for path in ("missing.so", "no_library.so"):

@@ -156,7 +156,7 @@ class Interpreter:
         if self._kernels is not None:
             self._kernels.raise_failure()
         unresolved = _UNRESOLVED.search(f"{error} ")
-        if unresolved:
+        if unresolved and self._kernels is None:
             return HintcError(
                 f"there is no kernel for the custom op '{unresolved[1]}'",
                 remedy="Give a function that computes it: kernels={code: function}.",
