@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hintc.errors import EquivalenceError, HintcError
 from hintc.ops import Target
 from hintc.runtime.interpreter import Interpreter
-from hintc.runtime.kernel_call import Kernel
+from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.micro import MicroInterpreter
 from hintc.runtime.session import Session
 from hintc.runtime.tensor_info import TensorInfo
@@ -106,7 +106,7 @@ def check_equivalence(
     batches: Sequence[int] = (1, 3),
     invokes: int = 2,
     target: Target = "tflite",
-    kernels: Mapping[str, Kernel] | None = None,
+    kernels: Mapping[str, AnyKernel] | None = None,
 ) -> EquivalenceReport:
     """Compares two models.
 
@@ -125,7 +125,7 @@ def check_equivalence(
         invokes: runs on each feed, on one instance: a state that leaks shows in the second.
         target: whose interpreter runs .tflite models: TFLite's for ``"tflite"`` (LiteRT's if it
             is installed), LiteRT's for ``"litert"``, TFLite Micro's for ``"tflm"``.
-        kernels: functions for the custom ops of .tflite models; see `hintc.runtime.Kernels`.
+        kernels: for the custom ops of .tflite models; see `Interpreter`.
 
     Raises:
         HintcError: a model does not run, or inputs or outputs cannot be guessed or paired.
@@ -158,7 +158,9 @@ class _Runner(Protocol):
 
 
 class _TfliteRunner:
-    def __init__(self, model: bytes, target: Target, kernels: Mapping[str, Kernel] | None) -> None:
+    def __init__(
+        self, model: bytes, target: Target, kernels: Mapping[str, AnyKernel] | None
+    ) -> None:
         self._interpreter = _interpreter(model, target, kernels)
         self.input_names = [info.name for info in self._interpreter.inputs]
         self.output_names = [info.name for info in self._interpreter.outputs]
@@ -174,7 +176,7 @@ class _TfliteRunner:
 
 
 def _interpreter(
-    model: bytes, target: Target, kernels: Mapping[str, Kernel] | None
+    model: bytes, target: Target, kernels: Mapping[str, AnyKernel] | None
 ) -> Interpreter | MicroInterpreter:
     if target == "tflm":
         return MicroInterpreter(model)
@@ -201,7 +203,7 @@ def _runners(
     inputs: Sequence[str] | None,
     outputs: Sequence[str] | None,
     target: Target,
-    kernels: Mapping[str, Kernel] | None,
+    kernels: Mapping[str, AnyKernel] | None,
 ) -> list[_Runner]:
     """Both models ready to run; a .tflite model tells a GraphDef beside it the names."""
     found: dict[int, _Runner] = {

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,7 @@ import hintc
 from custom_convs import KERNELS, converted, my_conv, several, single
 from custom_ops import Op
 from hintc.errors import EquivalenceError, HintcError
-from hintc.runtime import Kernels, abi_check, abi_probe, session
+from hintc.runtime import Kernels, abi_check, session
 from hintc.runtime import tflite_abi as abi
 from hintc.runtime.interpreter import Interpreter, RuntimeName
 from hintc.runtime.ranges import tensor_ranges
@@ -364,65 +361,3 @@ def test_ranges(runtime: RuntimeName) -> None:
         tensor_ranges(model, [], kernels={"f": np.abs}, runtime=runtime)
     with pytest.raises(HintcError, match=r"tensor 2 .* not finite"):
         tensor_ranges(model, feeds, kernels={"f": lambda x: x + np.inf}, runtime=runtime)
-
-
-# -- the layout of TFLite's structures ---------------------------------------------------------
-
-
-def test_the_installed_runtimes_are_the_checked_ones() -> None:
-    for distribution in abi_check.RUNTIMES.values():
-        version = abi_check._version(distribution)
-        assert (distribution, version, "Linux", "x86_64") in abi_check.CHECKED
-
-
-def test_the_model_of_the_probe() -> None:
-    assert custom_ops.probe_model() == abi_probe.MODEL.read_bytes()
-
-
-@runtimes
-def test_the_probe_accepts_the_installed_runtimes(
-    runtime: RuntimeName, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(abi_check, "check_runtime", None)  # the probe replaces it
-    abi_probe.probe(MODULES[runtime])
-
-
-def test_an_unknown_version_with_the_same_layout_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(abi_check, "_version", lambda distribution: "99.0")
-    abi_check._check.cache_clear()
-    instance = Interpreter(IDENTITY, runtime="litert", kernels={"f": lambda x: x + 1})
-    np.testing.assert_array_equal(instance.run([X])["y"], X + 1)
-    assert abi_check._check.cache_info().misses == 1
-    abi_check._check.cache_clear()
-
-
-def test_every_other_layout_is_found() -> None:
-    script = Path(__file__).parent / "scripts" / "foreign_layouts.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    found = [line.split() for line in done.stdout.splitlines()]
-    structures = [abi.Tensor, abi.Node, abi.Registration, abi.Context, abi.Delegate]
-    fields = sum(len(structure._fields_) for structure in structures)
-    assert len(found) == fields + len(abi.DelegateParams._fields_)
-    # the last field of TfLiteDelegate is never set: where it is makes no difference
-    accepted = [line[:2] for line in found if line[2] == "accepted"]
-    assert accepted == [["Delegate", "opaque_delegate_builder"]]
-
-
-@pytest.mark.parametrize(
-    ("probe", "reason"),
-    [
-        ("import os; os.abort()", "died of signal 6"),
-        ("raise SystemExit('sizes are not where they should be')", "sizes are not where"),
-    ],
-)
-def test_an_unknown_runtime_is_refused(
-    probe: str, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(abi_check, "_version", lambda distribution: "99.0")
-    monkeypatch.setattr(abi_check, "_PROBE", probe)
-    abi_check._check.cache_clear()
-    try:
-        with pytest.raises(HintcError, match=f"cannot run in ai-edge-litert 99.0.*{reason}"):
-            Interpreter(IDENTITY, runtime="litert", kernels={"f": np.abs})
-    finally:
-        abi_check._check.cache_clear()

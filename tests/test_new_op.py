@@ -22,6 +22,8 @@ from hintc.flexbuffer import dump_attributes
 from hintc.ops import AttributeValue
 from hintc.runtime import abi_check, session
 from hintc.runtime import tflite_abi as abi
+from hintc.runtime.interpreter import Interpreter, installed
+from hintc.runtime.kernels import AnyKernel
 from hintc.scaffold import new_op
 from hinted_graphs import HintedModel
 
@@ -181,6 +183,49 @@ def test_a_convolution_in_c(build: Any, my_conv: Path) -> None:
     model, result = converted(build)
     for module in MODULES:
         check(model, interpreter(module, result.tflite, my_conv))
+
+
+@needs_compiler
+def test_hintc_takes_the_library_as_a_kernel(my_conv: Path) -> None:
+    _, result = converted(several, check=True, kernels={"MyConv": my_conv})
+    assert max(result.report.errors.values()) < 1e-5
+    tensors: dict[str, Any] = dict.fromkeys("xay", (np.float32, (1, 8, 8, 2)))
+    tensors["w"] = np.ones((1, 1, 2, 2), np.float32)
+    ops = [Op("MyConv", ["x", "w"], ["a"]), Op("Half", ["a"], ["y"])]
+    model = custom_ops.model(tensors, ops, ["x"], ["y"]).write()
+    x = np.ones((1, 8, 8, 2), np.float32)
+    for runtime in installed():
+        kernels: dict[str, AnyKernel] = {"MyConv": str(my_conv), "Half": lambda a: a / 2}
+        found = Interpreter(model, runtime=runtime, kernels=kernels).run([x])["y"]
+        np.testing.assert_array_equal(found, x)
+        with pytest.raises(HintcError, match="no kernel for the custom ops 'Half'"):
+            Interpreter(model, runtime=runtime, kernels={"MyConv": my_conv, "Other": my_conv})
+
+
+@needs_compiler
+@pytest.mark.parametrize("field", ["TfLiteType type;", "void* user_data;", "int version;"])
+def test_a_runtime_with_other_structures_is_refused(field: str, tmp_path: Path) -> None:
+    """In C the header is the same for all runtimes: here the header differs from the runtime."""
+    folder, _ = new_op("MyOp", tmp_path)
+    header = folder / "tflite_abi.h"
+    before, found, after = header.read_text().partition(field)
+    assert found
+    after = after.partition("_Static_assert")[0] + "\n#endif\n"
+    header.write_text(f"{before}void *another[2]; {field}{after}")
+    library = build(folder)
+    tensors: dict[str, Any] = dict.fromkeys("xay", (np.float32, (1, 3)))
+    ops = [Op("MyOp", ["x"], ["a"]), Op("MyOp", ["a"], ["y"])]
+    model = custom_ops.model(tensors, ops, ["x"], ["y"]).write()
+    for runtime in installed():
+        with pytest.raises(HintcError, match=r"not those of tflite_abi\.h"):
+            Interpreter(model, runtime=runtime, kernels={"MyOp": library})
+
+
+def test_a_library_that_cannot_be_loaded(tmp_path: Path) -> None:
+    (tmp_path / "no_library.so").write_text("nothing")
+    for path in ("missing.so", "no_library.so"):
+        with pytest.raises(HintcError, match=f"{path}' cannot be loaded"):
+            Interpreter(b"", kernels={"f": tmp_path / path})
 
 
 @needs_compiler

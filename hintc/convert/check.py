@@ -13,8 +13,8 @@ from hintc.errors import HintcError
 from hintc.near import did_you_mean, some
 from hintc.ops import Target
 from hintc.report import Report
-from hintc.runtime.kernel_call import Kernel
-from hintc.runtime.kernels import Kernels
+from hintc.runtime import kernels as runtime_kernels
+from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.micro import micro_installed, tried_arena
 from hintc.source import SourceModel
 from hintc.tflite.flatbuffer import Model
@@ -65,9 +65,9 @@ def check_kernels(kernels: object, feeds: Feeds) -> None:
     if not isinstance(kernels, Mapping):
         raise HintcError(
             f"kernels is a {type(kernels).__name__}",
-            remedy="Give a mapping from custom codes to functions.",
+            remedy="Give a mapping from custom codes to functions or libraries.",
         )
-    Kernels(kernels)
+    runtime_kernels.check_kernels(kernels)
     if not feeds:
         raise HintcError(
             "kernels has no use here",
@@ -128,7 +128,7 @@ def check_model(
     quantize: str | None,
     state: StateMode,
     target: Target,
-    kernels: Mapping[str, Kernel] | None = None,
+    kernels: Mapping[str, AnyKernel] | None = None,
 ) -> None:
     """Compares the model with its source, or the lowered graph if it has ops without a kernel.
 
@@ -165,7 +165,7 @@ def compare(
     quantize: str | None,
     state: StateMode,
     target: Target = "tflite",
-    kernels: Mapping[str, Kernel] | None = None,
+    kernels: Mapping[str, AnyKernel] | None = None,
 ) -> None:
     """Runs both; the largest errors go into the report.
 

@@ -37,7 +37,7 @@ from hintc.ops import Target
 from hintc.pipeline import PassPipeline, Step
 from hintc.remark import PassReport
 from hintc.report import Report
-from hintc.runtime.kernel_call import Kernel
+from hintc.runtime.kernels import AnyKernel
 from hintc.source import SourceModel, read_source
 from hintc.tflite.handoff import to_tflite_model
 from hintc.tflite.inspect import op_counts
@@ -123,7 +123,7 @@ def convert(
     form: Form = "auto",
     optimize_for: OptimizeFor = "size",
     check: Check = None,
-    kernels: Mapping[str, Kernel] | None = None,
+    kernels: Mapping[str, AnyKernel] | None = None,
     instruments: Sequence[Instrument] = (),
     verify_each: bool = True,
 ) -> Converted:
@@ -150,8 +150,8 @@ def convert(
         check: see `compile`; the .tflite model itself is compared with the source, or, if it
             has custom operators and no `kernels` are given, the lowered graph. An int8 model is
             compared on these feeds, or, if True, on held-out samples.
-        kernels: custom code -> function that computes the op, for `check`; they do not become
-            part of the model. See `hintc.runtime.Kernels`.
+        kernels: custom code -> function or library that computes the op, for `check`; they do
+            not become part of the model. See `hintc.Interpreter`.
         instruments: see `compile`.
         verify_each: see `compile`.
 

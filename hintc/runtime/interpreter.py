@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hintc.errors import HintcError
-from hintc.runtime.kernel_call import Kernel
-from hintc.runtime.kernels import Kernels
+from hintc.runtime.kernels import AnyKernel, Kernels, make_delegates
 from hintc.runtime.tensor_info import Feeds, TensorInfo, bound_feeds
 
 Array = npt.NDArray[Any]
@@ -43,8 +42,9 @@ class Interpreter:
         runtime: ``"litert"`` or ``"tensorflow"``; default: the first that is installed.
         delegates: let the runtime apply its default delegates (XNNPACK).
         threads: CPU threads.
-        kernels: custom code -> function that computes the op; see `hintc.runtime.Kernels`. Every
-            custom op that the runtime does not know needs one.
+        kernels: custom code -> function that computes the op (see `hintc.runtime.Kernels`), or
+            path of a library that does (see ``hintc new-op``). Every custom op that the runtime
+            does not know needs one.
         keep_tensors: keep what lies between the operators for `tensors`; without `delegates`.
 
     Raises:
@@ -58,12 +58,15 @@ class Interpreter:
         runtime: RuntimeName | None = None,
         delegates: bool = True,
         threads: int = 1,
-        kernels: Mapping[str, Kernel] | None = None,
+        kernels: Mapping[str, AnyKernel] | None = None,
         keep_tensors: bool = False,
     ) -> None:
         self.runtime = _available(runtime)
-        self._kernels = None if kernels is None else Kernels(kernels)
         module = importlib.import_module(_MODULES[self.runtime])
+        self._kernels: Kernels | None = None
+        loaded: list[Any] = []
+        if kernels is not None:
+            self._kernels, loaded = make_delegates(module, kernels)
         resolver = module.OpResolverType
         try:
             with warnings.catch_warnings():
@@ -75,7 +78,7 @@ class Interpreter:
                     experimental_op_resolver_type=resolver.AUTO
                     if delegates
                     else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-                    experimental_delegates=self._kernels and [self._kernels],
+                    experimental_delegates=loaded,
                     experimental_preserve_all_tensors=keep_tensors,
                 )
         except (ValueError, RuntimeError) as error:
@@ -152,7 +155,7 @@ class Interpreter:
         if self._kernels is not None:
             self._kernels.raise_failure()
         unresolved = _UNRESOLVED.search(f"{error} ")
-        if unresolved:
+        if unresolved and self._kernels is None:
             return HintcError(
                 f"there is no kernel for the custom op '{unresolved[1]}'",
                 remedy="Give a function that computes it: kernels={code: function}.",
@@ -178,7 +181,7 @@ def run(
     *,
     runtime: RuntimeName | None = None,
     delegates: bool = True,
-    kernels: Mapping[str, Kernel] | None = None,
+    kernels: Mapping[str, AnyKernel] | None = None,
 ) -> dict[str, Array]:
     """One invoke of a fresh `Interpreter`; see there."""
     instance = Interpreter(tflite_bytes, runtime=runtime, delegates=delegates, kernels=kernels)

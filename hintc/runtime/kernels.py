@@ -1,15 +1,18 @@
 """Python functions as kernels of CUSTOM operators, in the stock interpreters.
 
 A delegate made of ctypes callbacks claims the CUSTOM nodes that have a function and runs them;
-nothing is compiled, no runtime is rebuilt.
+nothing is compiled, no runtime is rebuilt. Kernels in C are delegates already: see
+`hintc.scaffold.op_kernel`.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hintc.errors import HintcError
 from hintc.near import near_matches, some
@@ -22,6 +25,9 @@ from hintc.runtime.kernel_call import (
     custom_code,
     declared_shape,
 )
+
+AnyKernel = Kernel | str | os.PathLike[str]
+"""A function, or the path of a library that ``load_delegate`` takes, as ``hintc new-op`` makes."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Kernels:
         Interpreter(model_path=..., experimental_delegates=[hintc.runtime.Kernels({"MyOp": my_op})])
 
     A stock interpreter raises its own RuntimeError when a function fails; `failure` is what really
-    happened.
+    happened. `missing` are the custom codes of its models that nothing computes.
 
     Args:
         functions: custom code -> ``function(*operands, **attributes)``; see
@@ -177,6 +183,52 @@ class Kernels:
         if not number:
             raise self.failure or RuntimeError("the kernel was not made")
         return self._regions[number - 1]
+
+
+def make_delegates(module: Any, kernels: Mapping[str, AnyKernel]) -> tuple[Kernels, list[Any]]:
+    """The delegates that bring kernels into an interpreter.
+
+    Args:
+        module: of the interpreter; it has ``load_delegate``.
+        kernels: custom code -> function, or path of a library.
+
+    Returns:
+        The one of the functions, which comes last and so sees what is missing; and all of them.
+
+    Raises:
+        HintcError: a kernel is neither, or a library cannot be loaded.
+    """
+    functions, libraries = _sorted_out(kernels)
+    loaded = []
+    for path in dict.fromkeys(libraries):
+        try:
+            ctypes.CDLL(path)  # load_delegate leaves a half-made object behind where this fails
+            loaded.append(module.load_delegate(path))
+        except (OSError, ValueError) as error:
+            raise HintcError(
+                f"the kernel '{path}' cannot be loaded",
+                why=" ".join(str(error).split()),
+                remedy="Build it with make, in the folder that 'hintc new-op' wrote.",
+            ) from error
+    own = Kernels(functions)
+    return own, [*loaded, own]
+
+
+def check_kernels(kernels: Mapping[str, AnyKernel]) -> None:
+    """Raises `HintcError` if a kernel is neither a function nor a path."""
+    Kernels(_sorted_out(kernels)[0])
+
+
+def _sorted_out(kernels: Mapping[str, AnyKernel]) -> tuple[dict[str, Kernel], list[str]]:
+    """The functions, and the paths of libraries: absolute, as loaders search for bare names."""
+    functions: dict[str, Kernel] = {}
+    libraries = []
+    for code, kernel in kernels.items():
+        if isinstance(kernel, str | os.PathLike):
+            libraries.append(os.path.abspath(os.path.expanduser(kernel)))
+        else:
+            functions[code] = kernel
+    return functions, libraries
 
 
 def _plan_results(calls: abi.Calls, region: _Region) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hintc.errors import HintcError
 from hintc.runtime.interpreter import Interpreter, RuntimeName
-from hintc.runtime.kernel_call import Kernel
+from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.tensor_info import Feeds
 
 
@@ -25,7 +25,7 @@ def tensor_ranges(
     model: bytes,
     feeds: Iterable[Feeds],
     *,
-    kernels: Mapping[str, Kernel] | None = None,
+    kernels: Mapping[str, AnyKernel] | None = None,
     runtime: RuntimeName | None = None,
 ) -> dict[int, Range]:
     """Runs a model, custom ops included, and watches all that flows between its operators.
@@ -33,7 +33,7 @@ def tensor_ranges(
     Args:
         model: the model's bytes.
         feeds: what to run it on; see `Interpreter.run`.
-        kernels: functions for its custom ops; see `hintc.runtime.Kernels`.
+        kernels: for its custom ops; see `Interpreter`.
         runtime: see `Interpreter`.
 
     Returns:
