@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hints",),
     ("inlining", "outlining"),
     ("text", "verify", "pattern"),
+    ("emitter",),
     ("rewrite",),
     ("options",),
     ("registry",),

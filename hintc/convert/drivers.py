@@ -18,6 +18,7 @@ from hintc.convert.options import (
     chosen_pipeline,
     with_options,
 )
+from hintc.convert.references import check_references
 from hintc.convert.results import Compiled, Converted
 from hintc.convert.signature import with_source_keys
 from hintc.errors import HintcError, VerifyError
@@ -92,6 +93,7 @@ def compile(
     if feeds:
         with _timed(compiled.report, "check"):
             compare(compiled.source, compiled.graph_def, feeds, compiled.report, None, state)
+            check_references(compiled, feeds)
     return compiled
 
 
@@ -175,6 +177,7 @@ def convert(
     if feeds:
         with _timed(report, "check"):
             check_model(compiled, tflite, feeds, quantize, state)
+            check_references(compiled, feeds)
     return Converted(tflite, compiled.graph_def, report, compiled.inputs, compiled.outputs)
 
 
