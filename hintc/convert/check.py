@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hintc.convert.references import reference_kernels
 from hintc.convert.results import Compiled
 from hintc.equivalence import ATOL, RTOL, EquivalenceReport, check_equivalence
 from hintc.errors import HintcError
@@ -107,18 +108,22 @@ def check_model(
 ) -> None:
     """Compares the model with its source, or the lowered graph if it has ops without a kernel.
 
+    Kernels are those given, and the references of declared ops.
+
     Raises:
         HintcError: `kernels` are given, but not for every custom op.
         EquivalenceError: see `compare`.
     """
     report = compiled.report
-    custom = [name for name in report.operators if name.startswith("CUSTOM:")]
-    if not custom or kernels is not None:
-        compare(compiled.source, tflite, feeds, report, quantize, state, kernels)
+    custom = [n.removeprefix("CUSTOM:") for n in report.operators if n.startswith("CUSTOM:")]
+    known = {**reference_kernels(custom), **(kernels or {})}
+    if kernels is not None or known.keys() >= set(custom):
+        used = known if custom else None
+        compare(compiled.source, tflite, feeds, report, quantize, state, used)
         return
-    codes = some(name.removeprefix("CUSTOM:") for name in custom)
+    lacking = some(code for code in custom if code not in known)
     report.add_notes(
-        "check", [(compiled.outputs[0], f"no kernel for {codes}: the lowered graph was compared")]
+        "check", [(compiled.outputs[0], f"no kernel for {lacking}: the lowered graph was compared")]
     )
     compare(compiled.source, compiled.graph_def, feeds, report, None, state)
 

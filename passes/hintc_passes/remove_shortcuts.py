@@ -23,8 +23,8 @@ from typing import ClassVar
 from hintc.call_graph import Effects, callees_of, needed_graphs
 from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import shapes_remembered
-from hintc.inlining import inline_call
-from hintc.ir import FunctionRef, Graph, Module, Node, Port
+from hintc.inlining import inline_branch
+from hintc.ir import FunctionRef, Module, Node
 from hintc.ir.opdefs import IF_OPS, WHILE_OPS
 from hintc.registry import register
 from hintc.remark import PassReport
@@ -57,7 +57,10 @@ class RemoveShortcuts(Pass):
                 if branch is None or not _may_always_run(module, effects, node, branch):
                     continue
                 left.update(dict.fromkeys(ref.name for ref in _branches(node)))
-                pending.extend(n for n in _take(module, graph, node, branch) if n.op in IF_OPS)
+                ref = node.attributes[branch]
+                assert isinstance(ref, FunctionRef)
+                taken = inline_branch(module, graph, node, ref)
+                pending.extend(n for n in taken if n.op in IF_OPS)
                 report.count("removed")
         remove_unused_functions(module, left)
         return report
@@ -85,27 +88,3 @@ def _may_always_run(module: Module, effects: Effects, node: Node, branch: str) -
             pending += called - seen
             seen |= called
     return True
-
-
-def _take(module: Module, graph: Graph, node: Node, branch: str) -> list[Node]:
-    """Put a branch in the place of the If; the new nodes."""
-    name = node.name
-    graph.rename(node, graph.unique_name(f"{name}/if"))
-    call = graph.add(
-        "PartitionedCall",
-        node.operands[1:],
-        {
-            "f": node.attributes[branch],
-            "Tin": node.attributes["Tin"],
-            "Tout": node.attributes["Tout"],
-        },
-        name=name,
-        controls=node.controls,
-        device=node.device,
-        origin=node.origin or (name,),
-    )
-    for index in {use.node.operands[use.slot].index for use in graph.uses(node)}:
-        graph.replace_uses(Port(node, index), Port(call, index))
-    graph.replace_control_uses(node, [call])
-    graph.remove(node)
-    return inline_call(module, graph, call)
