@@ -58,6 +58,10 @@ hunt: $(STAMP) ## N random recurrent models from SEED on; prints what is wrong o
 matrix: $(STAMP) ## all TF1 functions × cells × options; writes docs/tf1-matrix.md
 	@$(BIN)/python tests/scripts/tf1_matrix.py $(ARGS) 2> >(grep -e Error -e '^  File' >&2)
 
+.PHONY: applications
+applications: $(STAMP) ## ten Keras application architectures beside the stock converter
+	@$(BIN)/python tests/keras_applications.py $(ARGS) 2> >(grep -e Error -e '^  File' >&2)
+
 .PHONY: bench
 bench: $(STAMP) ## measure speed beside peers; prints times, ratios and growth
 	@for script in benchmarks/bench_*.py; do \

@@ -135,7 +135,7 @@ def check_equivalence(
         names = _paired(first.input_names, second.input_names, "inputs")
         pairs = _paired(first.output_names, second.output_names, "outputs")
         found: list[Difference] = []
-        used = _made_feeds(first.inputs(), seed, batches) if feeds is None else _given(feeds)
+        used = made_feeds(first.inputs(), seed, batches) if feeds is None else _given(feeds)
         for number, feed in enumerate(used):
             for invoke in range(max(invokes, 1)):
                 left = first.run(feed)
@@ -287,9 +287,10 @@ def _given(feeds: Feed | Sequence[Feed]) -> list[dict[str, Array]]:
     return [{_bare(name): np.asarray(feed[name]) for name in feed} for feed in listed]
 
 
-def _made_feeds(
+def made_feeds(
     infos: Sequence[TensorInfo], seed: int, batches: Sequence[int]
 ) -> list[dict[str, Array]]:
+    """Seeded values for inputs: one feed for each of `batches`, or one if no size is dynamic."""
     random = np.random.default_rng(seed)
     sizes = list(batches) if any(-1 in info.shape for info in infos) else [1]
     return [{info.name: _random(info, size, random) for info in infos} for size in sizes]

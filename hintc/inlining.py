@@ -92,6 +92,36 @@ def inline_call(
     return new
 
 
+def inline_branch(module: Module, graph: Graph, node: Node, branch: FunctionRef) -> list[Node]:
+    """Put one branch in the place of a condition, as if it were always taken.
+
+    Args:
+        module: has the branch.
+        graph: has the condition.
+        node: If, StatelessIf, Case or StatelessCase; it is removed.
+        branch: the function that its attributes refer to.
+
+    Returns:
+        The new nodes; see `inline_call`.
+    """
+    name = node.name
+    graph.rename(node, graph.unique_name(f"{name}/if"))
+    call = graph.add(
+        "PartitionedCall",
+        node.operands[1:],
+        {"f": branch, "Tin": node.attributes["Tin"], "Tout": node.attributes["Tout"]},
+        name=name,
+        controls=node.controls,
+        device=node.device,
+        origin=node.origin or (name,),
+    )
+    for index in {use.node.operands[use.slot].index for use in graph.uses(node)}:
+        graph.replace_uses(Port(node, index), Port(call, index))
+    graph.replace_control_uses(node, [call])
+    graph.remove(node)
+    return inline_call(module, graph, call)
+
+
 def _callee_of(module: Module, call: Node) -> Function:
     function = callee(module, call)
     if function is None:

@@ -116,11 +116,19 @@ class PassPipeline:
     def parse(cls, text: str) -> PassPipeline:
         """Read a pipeline, e.g. ``"collect-hints,fuse-lstm{form=fused}"``.
 
+        The word ``default`` stands for `DEFAULT`: ``"default,my-pass"``.
+
         Raises:
             HintcError: it is not written as a pipeline is, or names a pass or option that does
                 not exist, or gives a value of the wrong type.
         """
-        return cls(tuple(build(registry.find(name), given) for name, given in parse_steps(text)))
+        steps: list[Pass] = []
+        for name, given in parse_steps(text):
+            if name == "default" and not given:
+                steps += cls.DEFAULT
+            else:
+                steps.append(build(registry.find(name), given))
+        return cls(tuple(steps))
 
     @classmethod
     def of(cls, *steps: Step) -> PassPipeline:

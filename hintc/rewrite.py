@@ -11,23 +11,15 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from hintc.call_graph import reachable
+from hintc.emitter import Emitter
 from hintc.errors import HintcError
-from hintc.ir import (
-    ARG,
-    RESULT,
-    Attributes,
-    AttributeValue,
-    DType,
-    Graph,
-    Module,
-    Node,
-    Port,
-    Tensor,
-)
+from hintc.ir import ARG, RESULT, Attributes, Graph, Module, Node, Port, Tensor
 from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc.pattern import Match, Matcher, OpBuilder, Pattern, trace
-from hintc.remark import NearMiss, PassReport
+from hintc.remark import NearMiss, PassReport, Refused
+
+__all__ = ["Emitter", "Pass", "Refusal", "RewritePass", "remove_unread"]
 
 
 @dataclass(frozen=True)
@@ -65,53 +57,14 @@ class Refusal:
     remedy: str = ""
 
 
-class Emitter:
-    """Adds the nodes that replace a match: in its scope, on its device, with its provenance.
-
-    Attributes:
-        module: the module.
-        graph: where the nodes go.
-        added: the new nodes.
-    """
-
-    def __init__(self, module: Module, match: Match) -> None:
-        self.module = module
-        self.graph = match.graph
-        self.added: list[Node] = []
-        self._scope = match.root.name.rpartition("/")[0]
-        self._device = match.root.device
-        self._origin = tuple(
-            dict.fromkeys(name for n in match.interior for name in n.origin or (n.name,))
-        )
-
-    def add(
-        self,
-        op: str,
-        operands: Sequence[Port | Node] = (),
-        attributes: Mapping[str, AttributeValue] | None = None,
-        *,
-        name: str | None = None,
-    ) -> Node:
-        """Append a node, named ``scope/name``; `name` defaults to the op."""
-        base = f"{self._scope}/{name or op}" if self._scope else name or op
-        node = self.graph.add(
-            op, operands, attributes, name=base, device=self._device, origin=self._origin
-        )
-        self.added.append(node)
-        return node
-
-    def constant(self, value: Any, dtype: DType | None = None, *, name: str = "Const") -> Node:
-        """Append a constant; `value` is anything NumPy takes."""
-        tensor = Tensor.of(value, dtype)
-        return self.add("Const", (), {"dtype": tensor.dtype, "value": tensor}, name=name)
-
-
 @dataclass(frozen=True)
 class RewritePass(Pass):
     """A pass that replaces each place in the module that fits a pattern.
 
     Subclasses give `pattern` and `rewrite`, and `accept` where a match may still be refused. It
-    runs on the main graph and on the bodies of all functions it needs. An interior node whose
+    runs on the main graph and on the bodies of all functions it needs, the last nodes first, so
+    that of optional nodes at the end of a pattern as many fit as there are; a fused call stays
+    what it is, its body too. An interior node whose
     value is also read outside the match makes the match refused, unless `keep_escaping`. Each
     rewrite consumes at least one node that no rewrite made, so a pass ends even where its output
     fits its pattern.
@@ -137,7 +90,11 @@ class RewritePass(Pass):
 
     @abstractmethod
     def rewrite(self, match: Match, new: Emitter) -> Port | Node | Sequence[Port | Node]:
-        """Add what replaces the match, and return the value for each root, in order."""
+        """Add what replaces the match, and return the value for each root, in order.
+
+        Raises:
+            Refused: the match is to be left alone after all.
+        """
 
     def run(self, module: Module) -> PassReport:
         """Rewrite in every graph; counts ``rewritten``.
@@ -147,7 +104,8 @@ class RewritePass(Pass):
         """
         report = PassReport()
         pattern = trace(self.pattern)
-        bodies = [module.functions[name].graph for name in reachable(module)]
+        functions = [module.functions[name] for name in reachable(module)]
+        bodies = [f.graph for f in functions if "_implements" not in f.attributes]
         for graph in (module.graph, *bodies):
             _Engine(self, module, graph, pattern, report).run()
         return report
@@ -172,7 +130,8 @@ class _Engine:
         self._matcher = Matcher(pattern, graph)
         self._own: set[Node] = set()
         self._refused: dict[str, tuple[str, str]] = {}
-        self._todo = deque(n for n in graph if n.op in pattern.anchor_ops)
+        nodes = reversed(graph.topological())
+        self._todo = deque(n for n in nodes if n.op in pattern.anchor_ops)
         self._waiting = set(self._todo)
 
     def run(self) -> None:
@@ -196,14 +155,15 @@ class _Engine:
         if self._own.issuperset(n for n in match.interior if n not in escaping):
             return
         refusal = self._rule.accept(match) or self._structural_refusal(match, escaping)
-        if refusal is not None:
-            key = match.root.name, refusal.code
-            if self._refused.get(match.root.name) != key:
-                self._refused[match.root.name] = key
-                self._report.refused(*key[::-1], refusal.reason, refusal.remedy)
+        if refusal is None:
+            refusal = self._apply(match)
+        if refusal is None:
+            self._report.count("rewritten")
             return
-        self._apply(match)
-        self._report.count("rewritten")
+        key = match.root.name, refusal.code
+        if self._refused.get(match.root.name) != key:
+            self._refused[match.root.name] = key
+            self._report.refused(*key[::-1], refusal.reason, refusal.remedy)
 
     # -- what may not be rewritten -----------------------------------------------------------
 
@@ -259,9 +219,19 @@ class _Engine:
 
     # -- the rewrite -------------------------------------------------------------------------
 
-    def _apply(self, match: Match) -> None:
-        emitter = Emitter(self._module, match)
-        values = _as_ports(self._rule.rewrite(match, emitter))
+    def _apply(self, match: Match) -> Refusal | None:
+        emitter = Emitter(self._module, match, getattr(self._rule, "target", "tflite"))
+        try:
+            values = _as_ports(self._rule.rewrite(match, emitter))
+        except Refused as refused:
+            self._graph.remove(emitter.added)
+            return Refusal(refused.code, str(refused), refused.remedy)
+        self._replace(match, values, emitter)
+        for call, op in emitter.fused:
+            self._report.fused("fused-call", call.name, f"It is one call of '{op.name}'.")
+        return None
+
+    def _replace(self, match: Match, values: list[Port], emitter: Emitter) -> None:
         if len(values) != len(match.roots):
             raise HintcError(
                 f"the rewrite returned {len(values)} values for {len(match.roots)} roots",

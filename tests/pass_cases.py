@@ -48,6 +48,8 @@ def check_meaning(
     fetches: Sequence[str],
     *,
     declare: bool = True,
+    rtol: float = 1e-6,
+    atol: float = 1e-6,
 ) -> tuple[Module, PipelineReport]:
     """Run a pipeline on a GraphDef and assert that TensorFlow computes the same afterwards.
 
@@ -65,5 +67,5 @@ def check_meaning(
     before = evaluate(graph_def, feeds, fetches)
     after = evaluate(lower(module), feeds, fetches)
     for old, new in zip(before, after, strict=True):
-        np.testing.assert_allclose(new, old, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(new, old, rtol=rtol, atol=atol)
     return module, report

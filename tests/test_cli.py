@@ -244,6 +244,8 @@ def test_explain_shows_where_a_pattern_nearly_fits(graph: str, capfd: Capture) -
     assert main(["explain", graph, *pipeline, "--json"]) == 0
     (miss,) = json.loads(capfd.readouterr().out)["near_misses"]
     assert (miss["pass"], miss["anchor"], miss["matched"]) == ("fuse-dense", "y", 1)
+    assert main(["explain", graph, "--pipeline", "rename", "--pass", "fuse-dense"]) == 0
+    assert "fuse-dense 'y': 1 operation fits, then 'add' differs: " in capfd.readouterr().out
     assert main(["explain", graph, *pipeline, "--pass", "fuse-dens"]) == 1
     assert "Did you mean 'fuse-dense'?" in capfd.readouterr().err
 

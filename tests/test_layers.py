@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hints",),
     ("inlining", "outlining"),
     ("text", "verify", "pattern"),
+    ("emitter",),
     ("rewrite",),
     ("options",),
     ("registry",),

@@ -318,3 +318,109 @@ def test_assertions_in_a_loop_go(version: int) -> None:
         tf.identity(h, "y")
     compiled = hintc.compile(graph.as_graph_def(), ["x"], ["y"], check=True)
     assert compiled.report.fused_ops == {"UNIDIRECTIONAL_SEQUENCE_RNN": 1}, compiled.report
+
+
+BRANCHES = """
+func @double(%x: float) {
+  %y = AddV2(%x, %x) {T = float}
+  return y = %y
+}
+func @same(%x: float) {
+  return y = %x
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("%c = PlaceholderWithDefault(%no) {dtype = bool, shape = <>}", "out = Neg(x)"),
+        ("%c = LogicalNot(%no) {}", "out = Neg(y/y)"),
+        ("%c = LogicalAnd(%open, %no) {}", "out = Neg(x)"),
+        ("%c = LogicalOr(%no, %no) {}", "out = Neg(x)"),
+        ("%c = LogicalOr(%open, %no) {}", "out = Neg(y)"),
+        ("%c = Identity(%open) {T = bool}", "out = Neg(y)"),
+    ],
+)
+def test_training_switches(choice: str, expected: str) -> None:
+    body = f"""
+    %open = Placeholder() {{dtype = bool, shape = <>}}
+    %no = Const() {{dtype = bool, value = bool<>[false]}}
+    {choice}
+    %y = StatelessIf(%c, %x) {{Tcond = bool, Tin = [float], Tout = [float], output_shapes = [],
+      then_branch = @double, else_branch = @same}}
+    %out = Neg(%y) {{T = float}}
+    """
+    module, report = run(NAME, in_graph(body, "(%x, %open)") + BRANCHES)
+    assert expected in lines(module.graph)
+    assert ("double" in module.functions) == ("StatelessIf" in str(lines(module.graph)))
+    assert report.runs[0].report.counts.get("conditions", 0) == ("(y)" not in expected)
+
+
+@pytest.mark.parametrize(("index", "expected"), [(0, "y/y"), (1, "x"), (7, "x"), (-1, "x")])
+def test_the_branch_of_a_case(index: int, expected: str) -> None:
+    body = f"""
+    %i = Const() {{dtype = int32, value = int32<>[{index}]}}
+    %y = StatelessCase(%i, %x) {{Tin = [float], Tout = [float], output_shapes = [],
+      branches = [@double, @same]}}
+    %out = Neg(%y) {{T = float}}
+    """
+    module, _ = run(NAME, in_graph(body) + BRANCHES)
+    assert f"out = Neg({expected})" in lines(module.graph)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_dropout_behind_placeholders_with_defaults(version: int) -> None:
+    """TF1's keep_prob, and Keras' learning phase around a dropout that drops."""
+    import tensorflow as tf
+
+    import hintc
+    from hinted_graphs import control_flow
+
+    v1 = tf.compat.v1
+    with control_flow(version), tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        keep = v1.placeholder_with_default(1.0, [], "keep_prob")
+        phase = v1.placeholder_with_default(False, [], "keras_learning_phase")
+        y = v1.nn.dropout(x, keep_prob=keep)
+        drop = lambda: v1.nn.dropout(y, rate=0.5)  # noqa: E731
+        tf.nn.relu(tf.cond(tf.logical_and(phase, True), drop, lambda: y), name="y")
+    compiled = hintc.compile(graph.as_graph_def(), ["x"], ["y"], check=True)
+    assert {node.op for node in compiled.graph_def.node} <= {"Placeholder", "Relu", "Identity"}
+    assert not compiled.report.not_fused
+
+
+def test_keep_prob_with_another_default_drops() -> None:
+    import tensorflow as tf
+
+    import hintc
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        keep = v1.placeholder_with_default(0.5, [], "keep_prob")
+        tf.nn.relu(v1.nn.dropout(x, keep_prob=keep), name="y")
+    compiled = hintc.compile(graph.as_graph_def(), ["x"], ["y"])
+    assert [remark.code for remark in compiled.report.not_fused] == ["dropout-active"]
+
+
+def test_summaries_and_assertions_go_and_fake_quantisation_stays() -> None:
+    import tensorflow as tf
+
+    import hintc
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        text = v1.summary.scalar("mean", tf.reduce_mean(x))
+        writer = tf.raw_ops.SummaryWriter()
+        told = tf.raw_ops.WriteScalarSummary(
+            writer=writer, step=tf.constant(0, tf.int64), tag="mean", value=tf.reduce_sum(x)
+        )
+        holds = v1.assert_greater(tf.reduce_sum(x), -9.0)
+        with tf.control_dependencies([text, told, holds]):
+            y = tf.quantization.fake_quant_with_min_max_args(x, -6.0, 6.0)
+        tf.nn.relu(y, name="y")
+    compiled = hintc.compile(graph.as_graph_def(), ["x"], ["y"])  # a summary needs its file
+    kinds = [node.op for node in compiled.graph_def.node]
+    assert sorted(set(kinds) - {"Identity"}) == ["FakeQuantWithMinMaxArgs", "Placeholder", "Relu"]

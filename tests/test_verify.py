@@ -9,7 +9,7 @@ import pytest
 
 from hintc.errors import VerifyError
 from hintc.graphdef import lift
-from hintc.ir import DType, Function, Graph, Module, Node
+from hintc.ir import DType, Function, FunctionRef, Graph, Module, Node
 from hintc.text import parse_module
 from hintc.verify import RULES, Scope, Sound, problems, verify
 from tensorflow_graphs import NAMES, graph_def
@@ -130,6 +130,11 @@ def no_function(module: Module) -> None:
     del module.functions["one"]
 
 
+def mark_wrongly(module: Module) -> None:
+    marking = FunctionRef("hintc.CONV_2D", (("spec", b"{}"),))
+    module.functions["f"].attributes["_implements"] = marking
+
+
 BREAKS: list[tuple[str, Break, str]] = [
     ("unique-names", rename_behind_the_table, "another node has this name"),
     ("operands-agree-with-edges", gain_an_edge, "control operand 0, 'n', has no operand"),
@@ -156,6 +161,7 @@ BREAKS: list[tuple[str, Break, str]] = [
     ("calls-match-signatures", put("if", "else_branch", "@f"), "there are 1 operands, 'f' takes 2"),
     ("calls-match-signatures", put("case", "branches", "[@one, @f]"), "'f' takes 2"),
     ("calls-match-signatures", operands("direct", "x"), "there are 1 operands, 'f' takes 2"),
+    ("fused-calls-match-declarations", mark_wrongly, "it does not fit its op: the spec of a fus"),
     ("scans-are-consistent", put("scan", "states", "2"), "operands and attributes of the Scan dis"),
     ("scans-are-consistent", put("scan", "form", "1"), "operands and attributes of the Scan dis"),
     ("scans-are-consistent", put("scan", "body", "@one"), "there are 4 operands, 'one' takes 1"),

@@ -28,7 +28,7 @@ from hintc.cli.session import (
 from hintc.cli.show import show_report
 from hintc.errors import HintcError, NothingFusedError
 from hintc.files import write_atomically
-from hintc.near import check_choice, did_you_mean
+from hintc.near import check_choice
 
 if TYPE_CHECKING:
     from hintc.convert import Compiled
@@ -88,7 +88,8 @@ def compile_command(output: str, as_json: bool, **options: Any) -> None:
 @click.command("explain")
 @source_options
 @click.option("--pass", "pass_name", metavar="PASS",
-              help="Show more near misses, and only those, of this pass's pattern.")  # fmt: skip
+              help="Show more near misses, and only those, of this pass's pattern. It runs last "
+              "if it is not in the pipeline.")  # fmt: skip
 @pipeline_options
 @json_option
 @debug_options
@@ -101,7 +102,7 @@ def explain_command(as_json: bool, pass_name: str | None, **options: Any) -> Non
 
     SOURCE is a SavedModel folder, or a .pb, .pbtxt, .keras or .h5 file.
     """
-    check_pass(pass_name, options["pipeline"])
+    options["pipeline"] = with_pass(pass_name, options["pipeline"])
     report = _run("compile", options).report
     if as_json:
         click.echo(report.to_json())
@@ -146,14 +147,17 @@ def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) 
         )
 
 
-def check_pass(name: str | None, pipeline: str | None) -> None:
-    """Finds a wrong name of a pass before TensorFlow is loaded."""
-    names = resolve_pipeline(pipeline).names
-    if name is not None and name not in names:
-        raise HintcError(
-            f"--pass names '{name}', which is not in the pipeline",
-            remedy=did_you_mean(name, names, "passes"),
-        )
+def with_pass(name: str | None, pipeline: str | None) -> str | None:
+    """The pipeline, with the pass at its end if it is not in it.
+
+    Finds a wrong name before TensorFlow is loaded.
+    """
+    if name is None or name in resolve_pipeline(pipeline).names:
+        return pipeline
+    from hintc import registry
+
+    registry.find(name)
+    return f"{'default' if pipeline is None else pipeline},{name}"
 
 
 def check_source(source: str) -> None:

@@ -144,10 +144,8 @@ def _progress_instrument(status: Status) -> Instrument:
 def resolve_pipeline(text: str | None) -> PassPipeline:
     """The pipeline to run; what cannot be parsed is an error before anything slow starts.
 
-    None and the word "default" are `PassPipeline.DEFAULT`.
+    None is `PassPipeline.DEFAULT`.
     """
     from hintc.pipeline import PassPipeline
 
-    if text is None or text.strip() == "default":
-        return PassPipeline.DEFAULT
-    return PassPipeline.parse(text)
+    return PassPipeline.parse("default" if text is None else text)

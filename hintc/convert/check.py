@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hintc.convert.integers import Feeds, check_cost, measured_cost
+from hintc.convert.references import reference_kernels
 from hintc.convert.results import Compiled
 from hintc.convert.samples import Samples
 from hintc.equivalence import ATOL, RTOL, EquivalenceReport, check_equivalence
@@ -132,18 +133,20 @@ def check_model(
 ) -> None:
     """Compares the model with its source, or the lowered graph if it has ops without a kernel.
 
-    What quantisation costs goes into the report; see `measured_cost`.
+    What quantisation costs goes into the report; see `measured_cost`. Kernels of custom operators
+    are those given, and the references of declared ops.
 
     Raises:
         HintcError: `kernels` are given, but not for every custom op.
         EquivalenceError: see `compare` and `check_cost`.
     """
     report = compiled.report
-    custom = [name for name in report.operators if name.startswith("CUSTOM:")]
-    runs = not custom or kernels is not None
+    custom = [n.removeprefix("CUSTOM:") for n in report.operators if n.startswith("CUSTOM:")]
+    known = {**reference_kernels(custom), **(kernels or {})}
+    runs = kernels is not None or known.keys() >= set(custom)
     if feeds and not runs:
-        codes = some(name.removeprefix("CUSTOM:") for name in custom)
-        note = f"no kernel for {codes}: the lowered graph was compared"
+        lacking = some(code for code in custom if code not in known)
+        note = f"no kernel for {lacking}: the lowered graph was compared"
         report.add_notes("check", [(compiled.outputs[0], note)])
         compare(compiled.source, compiled.graph_def, feeds, report, None, state)
     elif quantize is not None and not custom:
@@ -154,7 +157,8 @@ def check_model(
             check_cost(report.cost)
             report.errors = {n: error.largest for n, error in report.cost.outputs.items()}
     elif feeds and runs:
-        compare(compiled.source, tflite, feeds, report, quantize, state, target, kernels)
+        used = known if custom else None
+        compare(compiled.source, tflite, feeds, report, quantize, state, target, used)
 
 
 def compare(

@@ -27,6 +27,7 @@ from hintc.convert.options import (
     chosen_pipeline,
     with_options,
 )
+from hintc.convert.references import check_references
 from hintc.convert.results import Compiled, Converted
 from hintc.convert.signature import with_source_keys
 from hintc.errors import HintcError, VerifyError
@@ -104,6 +105,7 @@ def compile(
     if feeds:
         with _timed(compiled.report, "check"):
             compare(compiled.source, compiled.graph_def, feeds, compiled.report, None, state)
+            check_references(compiled, feeds)
     return compiled
 
 
@@ -148,10 +150,11 @@ def convert(
         form: see `compile`.
         optimize_for: see `compile`.
         check: see `compile`; the .tflite model itself is compared with the source, or, if it
-            has custom operators and no `kernels` are given, the lowered graph. An int8 model is
-            compared on these feeds, or, if True, on held-out samples.
+            has custom operators without kernels, the lowered graph. An int8 model is compared on
+            these feeds, or, if True, on held-out samples.
         kernels: custom code -> function or library that computes the op, for `check`; they do
-            not become part of the model. See `hintc.Interpreter`.
+            not become part of the model. See `hintc.Interpreter`. An op that is declared with
+            operands and a reference needs none.
         instruments: see `compile`.
         verify_each: see `compile`.
 
@@ -201,6 +204,7 @@ def convert(
         try_in_micro(compiled, tflite)
     if feeds or samples is not None:
         with _timed(report, "check"):
+            check_references(compiled, feeds)
             check_model(compiled, tflite, feeds, samples, quantize, state, target, kernels)
     return Converted(tflite, compiled.graph_def, report, compiled.inputs, compiled.outputs)
 

@@ -13,7 +13,7 @@ from hintc.graphdef.scan_step import checked_scan
 from hintc.graphdef.shapes import infer_shapes, replace_uses
 from hintc.ir import Function, FunctionRef, Fusion, Graph, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of
-from hintc.ops import PREFIX, FusedOp, declared
+from hintc.ops import FusedOp, declared
 
 
 def scan_to_fused_call(module: Module, graph: Graph, node: Node) -> Node:
@@ -43,10 +43,7 @@ def scan_to_fused_call(module: Module, graph: Graph, node: Node) -> Node:
     function = _function(module, graph, node, operands, kept)
     op = declared(fusion.op) or FusedOp.custom(fusion.op)
     names = [name for at in kept if (name := fusion.results[at]) is not None]
-    spec = op.spec(slots, names, fusion.attributes)
-    function.attributes["_implements"] = FunctionRef(
-        f"{PREFIX}{fusion.op}", (("spec", spec.encode()), ("tfl_fusable_op", True))
-    )
+    function.attributes["_implements"] = op.implements(slots, names, fusion.attributes)
     return _put_call(graph, node, operands, kept, function)
 
 

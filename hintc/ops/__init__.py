@@ -5,6 +5,14 @@ from __future__ import annotations
 from hintc.errors import HintcError
 from hintc.ops.bidirectional_sequence_lstm import BIDIRECTIONAL_SEQUENCE_LSTM
 from hintc.ops.bidirectional_sequence_rnn import BIDIRECTIONAL_SEQUENCE_RNN
+from hintc.ops.convolution import (
+    CONV_2D,
+    DEPTHWISE_CONV_2D,
+    FULLY_CONNECTED,
+    FUSED_CONV_2D,
+    FUSED_DEPTHWISE_CONV_2D,
+    FUSED_MAT_MUL,
+)
 from hintc.ops.fused_op import (
     PREFIX,
     TARGETS,
@@ -63,6 +71,12 @@ _DECLARED: dict[str, FusedOp] = {
     for op in (
         BIDIRECTIONAL_SEQUENCE_LSTM,
         BIDIRECTIONAL_SEQUENCE_RNN,
+        CONV_2D,
+        DEPTHWISE_CONV_2D,
+        FULLY_CONNECTED,
+        FUSED_CONV_2D,
+        FUSED_DEPTHWISE_CONV_2D,
+        FUSED_MAT_MUL,
         LSTM,
         RNN,
         SVDF,

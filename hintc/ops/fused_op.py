@@ -11,9 +11,10 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from hintc.errors import HintcError
+from hintc.ir import Array, FunctionRef
 
 AttributeValue = bool | int | float | str | tuple["AttributeValue", ...]
 SlotKind = Literal["input", "weight", "bias", "state"]
@@ -127,6 +128,10 @@ class StateSlot:
     backward: bool = False
 
 
+Dims = tuple[int, ...] | None
+"""A shape: -1 for an unknown size, None for an unknown rank."""
+ShapeRule = Callable[[Mapping[str, Dims], Mapping[str, AttributeValue]], Sequence[Dims]]
+"""Shapes of the results from those of the operands, by slot, and the attributes."""
 Outputs = Mapping[str, tuple[str, ...]]
 """What a kernel gives, in order: result name -> slots of the states that each step puts there side
 by side. The final value of such a state can be read from the result's last step, or from its first
@@ -152,6 +157,8 @@ class BuiltinLowering:
         int8: slots that are int8 under dynamic-range quantisation.
         asymmetric_version: operator version with int8 weights and attribute
             ``asymmetric_quantize_inputs``.
+        stored: operand slots that are constants, and how the kernel wants them laid out: a
+            function of the array as the call has it.
     """
 
     operator: str
@@ -163,6 +170,7 @@ class BuiltinLowering:
     outputs: Callable[[Mapping[str, AttributeValue]], Outputs] = lambda attributes: {}
     int8: frozenset[str] = frozenset()
     asymmetric_version: int = 1
+    stored: Mapping[str, Callable[[Array], Array]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -209,6 +217,11 @@ class FusedOp:
         constraints: what a use must keep.
         variadic: operands and results are free (any names, any number) and attributes beyond the
             declared ones are let through as they are.
+        doc: one sentence: what it computes.
+        shapes: the shape rule; None: what TensorFlow infers from the body.
+        reference: what the op computes, in numpy: takes the operands by slot name (absent ones
+            are left out) and the attributes, all by keyword; returns one array or one for each
+            result. None: what the body of each call computes.
     """
 
     name: str
@@ -218,19 +231,59 @@ class FusedOp:
     lowering: Lowering
     constraints: tuple[Constraint, ...] = ()
     variadic: bool = False
+    doc: str = ""
+    shapes: ShapeRule | None = None
+    reference: Callable[..., Any] | None = None
 
     @classmethod
     def custom(
         cls,
         name: str,
         *,
+        operands: Sequence[str | OperandSlot] | None = None,
+        results: Sequence[str] = ("output",),
         attributes: Mapping[str, AttributeSpec] | None = None,
         code: str | None = None,
         constraints: tuple[Constraint, ...] = (),
+        doc: str = "",
+        shapes: ShapeRule | None = None,
+        reference: Callable[..., Any] | None = None,
     ) -> FusedOp:
-        """A user's own op: any operands and results, CUSTOM `code` (default: its own name)."""
+        """A user's own op, which becomes the CUSTOM operator `code` (default: its own name).
+
+        Args:
+            name: of the op, and of the `OpHint` that marks it.
+            operands: in the kernel's order; a name stands for a slot that must be filled. None:
+                any operands and any results.
+            results: in the kernel's order; without `operands` of no meaning.
+            attributes: the kernel gets them as a flexbuffer map.
+            code: the custom code under which the kernel is registered.
+            constraints: what a use must keep.
+            doc: one sentence: what it computes.
+            shapes: see `FusedOp`.
+            reference: see `FusedOp`.
+        """
         lowering = CustomLowering(code or name)
-        return cls(name, (), (), dict(attributes or {}), lowering, constraints, variadic=True)
+        slots = [OperandSlot(o) if isinstance(o, str) else o for o in operands or ()]
+        return cls(
+            name,
+            tuple(slots),
+            () if operands is None else tuple(results),
+            dict(attributes or {}),
+            lowering,
+            constraints,
+            operands is None,
+            doc,
+            shapes,
+            reference,
+        )
+
+    @property
+    def lowering_text(self) -> str:
+        """What it becomes, in a few words."""
+        if isinstance(self.lowering, BuiltinLowering):
+            return f"built-in operator {self.lowering.operator}"
+        return f"CUSTOM operator '{self.lowering.code}'"
 
     @property
     def slot_names(self) -> tuple[str, ...]:
@@ -303,6 +356,16 @@ class FusedOp:
             "attributes": self.checked_attributes(attributes or {}),
         }
         return json.dumps(content, sort_keys=True, allow_nan=False)
+
+    def implements(
+        self,
+        slots: Sequence[str | None],
+        results: Sequence[str],
+        attributes: Mapping[str, object] | None = None,
+    ) -> FunctionRef:
+        """The attribute ``_implements`` of a function that computes one call; see `spec`."""
+        spec = self.spec(slots, results, attributes).encode()
+        return FunctionRef(PREFIX + self.name, (("spec", spec), ("tfl_fusable_op", True)))
 
     def parse_spec(self, text: str) -> Spec:
         """A spec of this op read back and checked; `HintcError` if it is not one."""

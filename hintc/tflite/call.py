@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hintc.errors import HintcError
 from hintc.flexbuffer import load_attributes
-from hintc.ops import PREFIX, AttributeValue, FusedOp, Spec, declared, parse_spec
+from hintc.ops import PREFIX, AttributeValue, BuiltinLowering, FusedOp, Spec, declared, parse_spec
 from hintc.tflite.flatbuffer import Operator, Subgraph
 from hintc.tflite.schema import is_builtin
 
@@ -59,7 +60,8 @@ class FusedCall:
             index = self.operands.get(slot.name)
             if index is None or slot.kind == "state" or not slot.shape:
                 continue
-            if self.subgraph.dtype(index) != np.float32:
+            is_kernel = isinstance(self.fused.lowering, BuiltinLowering)
+            if is_kernel and self.subgraph.dtype(index) != np.float32:
                 raise self.error(f"operand '{slot.name}' is not float32")
             shape = self.subgraph.shape(index)
             if shape is None or len(shape) != len(slot.shape):
@@ -75,6 +77,45 @@ class FusedCall:
                     )
                 found[symbol] = max(known, size)
         return found
+
+    def checked_shapes(self) -> dict[str, tuple[int, ...] | None]:
+        """What the op's shape rule says of each result, by name; empty if there is no rule.
+
+        Raises:
+            HintcError: the model has it otherwise, or the rule fails.
+        """
+        if self.fused.shapes is None:
+            return {}
+        given = {slot: self.subgraph.shape(index) for slot, index in self.operands.items()}
+        try:
+            shapes = [None if s is None else tuple(s) for s in self._ruled(given)]
+        except Exception as error:  # whatever a user's rule raises
+            raise self.error("its shape rule fails", why=f"{type(error).__name__}: {error}") from (
+                error
+            )
+        found = dict(zip(self.fused.results, shapes, strict=True))
+        for name, shape in found.items():
+            there = self.subgraph.shape(self.results[name]) if name in self.results else None
+            if shape is not None and there is not None and not _agree(shape, there):
+                raise self.error(
+                    f"result '{name}' has shape {list(there)}",
+                    why=f"the op's shape rule says {list(shape)}",
+                )
+        return found
+
+    def _ruled(self, given: Mapping[str, tuple[int, ...] | None]) -> Sequence[Any]:
+        assert self.fused.shapes is not None
+        shapes = self.fused.shapes(given, self.attributes)
+        if len(shapes) != len(self.fused.results):
+            raise ValueError(f"{len(shapes)} shapes for {len(self.fused.results)} results")
+        return shapes
+
+
+def _agree(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """True if no size is known to differ."""
+    return len(one) == len(other) and all(
+        min(a, b) < 0 or a == b for a, b in zip(one, other, strict=True)
+    )
 
 
 def fused_call(subgraph: Subgraph, op: Operator) -> FusedCall | None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hintc.errors import HintcError
-from hintc.ops import PREFIX, Quantize, Target
+from hintc.ops import PREFIX, CustomLowering, Quantize, Target, declared
 from hintc.runtime.session import tensor_name
 from hintc.runtime.stream import captured_output
 from hintc.tflite.convertible import check_convertible, some_names, trimmed
@@ -94,10 +94,16 @@ def to_tflite_model(
     """As `to_tflite`, with an account of what was lowered."""
     check_convertible(graph_def, inputs, outputs)
     converted = convert(graph_def, inputs, outputs, quantize)
-    composites = {name.removeprefix(PREFIX) for name in _composites(graph_def)}
+    composites = {_custom_code(name.removeprefix(PREFIX)) for name in _composites(graph_def)}
     result = legalize_model(converted, quantize=quantize, target=target, state=state)
     _check_customs(result.tflite, composites | set(allow_custom))
     return result
+
+
+def _custom_code(name: str) -> str:
+    """The custom code that an op is lowered to; its name, unless its declaration says otherwise."""
+    op = declared(name)
+    return op.lowering.code if op and isinstance(op.lowering, CustomLowering) else name
 
 
 def _composites(graph_def: Any) -> set[str]:

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from hintc.errors import HintcError
 from hintc.flexbuffer import dump_attributes
 from hintc.ops import TARGETS, BuiltinLowering, CustomLowering, Quantize, Target
@@ -189,17 +191,19 @@ class _Rewriter:
         return [*before, *self._builtin(swapped, lowering, quantize), *after]
 
     def _custom(self, call: FusedCall, lowering: CustomLowering) -> list[Operator]:
+        call.sizes()
         op = schema().OperatorT()
         op.opcodeIndex = self.subgraph.model.opcode("CUSTOM", custom=lowering.code)
-        op.inputs = _in_order(call.operands)
-        op.outputs = list(call.op.outputs)
+        op.inputs = _in_order(call)
+        op.outputs = list(self._all_results(call).values())
         op.customOptions = list(dump_attributes(call.attributes))
         return [op]
 
     def _builtin(
         self, call: FusedCall, lowering: BuiltinLowering, quantize: Quantize | None
     ) -> list[Operator]:
-        operands = dict(call.operands)
+        call.sizes()
+        operands = {**call.operands, **self._stored(call, lowering)}
         before: list[Operator] = []
         widths = _widths(call, lowering)
         for state in lowering.states:
@@ -216,6 +220,19 @@ class _Rewriter:
             fields=_options(call, lowering),
         )
         return [*before, kernel, *self._final_states(call, lowering, operands, main, widths)]
+
+    def _stored(self, call: FusedCall, lowering: BuiltinLowering) -> dict[str, int]:
+        """The constants that the kernel wants laid out otherwise."""
+        found = {}
+        for slot, arrange in lowering.stored.items():
+            if slot not in call.operands:
+                continue
+            value = self.subgraph.constant(call.operands[slot])
+            if value is None:
+                raise call.error(f"operand '{slot}' is not a constant")
+            name = f"{self.subgraph.tensor_name(call.operands[slot])}_stored"
+            found[slot] = self.subgraph.add_constant(name, np.ascontiguousarray(arrange(value)))
+        return found
 
     def _shrink(
         self,
@@ -244,10 +261,7 @@ class _Rewriter:
     ) -> dict[str, int]:
         """Tensors of what the kernel itself gives; made where the call does not ask for them."""
         if not lowering.states:
-            for name in call.fused.results:
-                if name not in call.results:
-                    raise call.error(f"result '{name}' is missing")
-            return {name: call.results[name] for name in call.fused.results}
+            return self._all_results(call)
         source = self.subgraph.shape(call.operands[call.fused.operands[0].name])
         assert source is not None
         tensors = {}
@@ -263,6 +277,26 @@ class _Rewriter:
         for name in sorted(unknown):
             raise call.error(f"it has no result '{name}' with these attributes")
         return tensors
+
+    def _all_results(self, call: FusedCall) -> dict[str, int]:
+        """Tensors of all results, in the declaration's order; as they are if that leaves it open.
+
+        One that nobody reads is made if the op's shape rule tells what it looks like.
+        """
+        if call.fused.variadic:
+            return dict(call.results)
+        shapes = call.checked_shapes()
+        found = {}
+        for name in call.fused.results:
+            if name in call.results:
+                found[name] = call.results[name]
+            elif (shape := shapes.get(name)) is not None:
+                found[name] = self.subgraph.add_tensor(f"{call.name}/{name}", shape)
+            else:
+                raise call.error(
+                    f"result '{name}' is missing", remedy="Give the op a shape rule, or return it."
+                )
+        return found
 
     def _final_states(
         self,
@@ -288,8 +322,14 @@ class _Rewriter:
         return ops
 
 
-def _in_order(operands: Mapping[str, int]) -> list[int]:
-    """Operands of a custom operator: ``input_<k>`` is operand k, -1 where a k is skipped."""
+def _in_order(call: FusedCall) -> list[int]:
+    """Operands of a custom operator: all declared slots, -1 where one is not filled.
+
+    Of an op that leaves its operands open: ``input_<k>`` is operand k, -1 where a k is skipped.
+    """
+    operands = call.operands
+    if not call.fused.variadic:
+        return [operands.get(slot, -1) for slot in call.fused.slot_names]
     numbers = [_NUMBERED.fullmatch(slot) for slot in operands]
     if not all(numbers):
         return list(operands.values())

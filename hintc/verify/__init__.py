@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from hintc.call_graph import functions_of
 from hintc.errors import VerifyError
 from hintc.ir import Function, Graph, Module, Snapshot
-from hintc.verify.calls import calls_match_signatures, functions_exist, scans_are_consistent
+from hintc.verify.calls import (
+    calls_match_signatures,
+    functions_exist,
+    fused_calls_match_declarations,
+    scans_are_consistent,
+)
 from hintc.verify.definitions import (
     attributes_match_definition,
     operands_match_definition,
@@ -39,6 +44,7 @@ RULES: tuple[Rule, ...] = (
     attributes_match_definition,
     functions_exist,
     calls_match_signatures,
+    fused_calls_match_declarations,
     scans_are_consistent,
 )
 """All rules, in the order in which they are checked."""

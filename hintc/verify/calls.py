@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from hintc.errors import HintcError
-from hintc.ir import SCAN, DType, Node, Scan
+from hintc.ir import SCAN, DType, FunctionRef, Node, Scan
+from hintc.ops import PREFIX, declared
 from hintc.verify.definitions import compare
 from hintc.verify.scope import DTypes, Finding, Scope, function_refs
 
@@ -72,6 +73,35 @@ def _match(
     yield from compare(node, "operand", f"'{function}' takes", given, signature[0])
     if wanted is not None:
         yield from compare(node, "result", f"'{function}' returns", wanted, signature[1])
+
+
+def fused_calls_match_declarations(scope: Scope) -> Iterator[Finding]:
+    """A call that implements a declared op fits its declaration: operands, results, attributes."""
+    for node in scope.graph:
+        for attribute, ref in function_refs(node):
+            function = scope.module.functions.get(ref.name)
+            marking = function.attributes.get("_implements") if function is not None else None
+            if attribute == "f" and isinstance(marking, FunctionRef):
+                yield from _marked(scope, node, marking)
+
+
+def _marked(scope: Scope, node: Node, marking: FunctionRef) -> Iterator[Finding]:
+    op = declared(marking.name.removeprefix(PREFIX)) if marking.name.startswith(PREFIX) else None
+    text = dict(marking.attributes).get("spec")
+    if op is None or not isinstance(text, bytes):
+        return
+    try:
+        spec = op.parse_spec(text.decode("utf-8", "replace"))
+    except HintcError as error:
+        yield node.name, f"it does not fit its op: {error.what}"
+        return
+    results = scope.results(node)
+    for what, listed, given in (
+        ("operands", spec.slots, scope.operands(node)),
+        ("results", spec.results, results or spec.results),
+    ):
+        if len(listed) != len(given):
+            yield node.name, f"its spec lists {len(listed)} {what}, it has {len(given)}"
 
 
 def scans_are_consistent(scope: Scope) -> Iterator[Finding]:

@@ -55,6 +55,7 @@ _NEVER_LIKE = (
     *("_", "Collective", "Cudnn", "FakeQuant", "Nccl", "Quantize", "Dequantize"),
     *("StatelessRandom", "TPU", "TensorList", "Tpu", "Xla"),
 )
+_STATE_RANK = 2
 _OF_SHAPE = ("Shape", "Size", "Rank")
 
 
@@ -109,8 +110,11 @@ def _is_constant(node: Node) -> bool:
 
 
 def _is_zero_state(port: Port) -> bool:
+    """True for zeros [batch, width]; scalars and vectors (a mean, say) are no states."""
     value = port.node.attributes.get("value") if port.node.op == "Const" else None
-    return not (isinstance(value, Tensor) and not value.shape.dims) and is_zeros(port)
+    if isinstance(value, Tensor) and len(value.shape.dims or ()) < _STATE_RANK:
+        return False
+    return is_zeros(port)
 
 
 def _may_fold(node: Node) -> bool:

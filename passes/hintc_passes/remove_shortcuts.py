@@ -27,8 +27,8 @@ from typing import ClassVar
 from hintc.call_graph import Effects, callees_of, needed_graphs
 from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import shapes_remembered
-from hintc.inlining import inline_call
-from hintc.ir import FunctionRef, Graph, Module, Node, Port
+from hintc.inlining import inline_branch
+from hintc.ir import FunctionRef, Module, Node
 from hintc.ir.opdefs import IF_OPS, WHILE_OPS
 from hintc.registry import register
 from hintc.remark import PassReport
@@ -66,7 +66,9 @@ class RemoveShortcuts(Pass):
                 if branch is None or not _may_always_run(module, effects, node, branch):
                     continue
                 left.update(dict.fromkeys(ref.name for ref in _branches(node)))
-                nodes = _take(module, graph, node, branch)
+                ref = node.attributes[branch]
+                assert isinstance(ref, FunctionRef)
+                nodes = inline_branch(module, graph, node, ref)
                 taken += nodes
                 pending.extend(n for n in nodes if n.op in IF_OPS)
                 report.count("removed")
@@ -99,27 +101,3 @@ def _may_always_run(module: Module, effects: Effects, node: Node, branch: str) -
             pending += called - seen
             seen |= called
     return True
-
-
-def _take(module: Module, graph: Graph, node: Node, branch: str) -> list[Node]:
-    """Put a branch in the place of the If; the new nodes."""
-    name = node.name
-    graph.rename(node, graph.unique_name(f"{name}/if"))
-    call = graph.add(
-        "PartitionedCall",
-        node.operands[1:],
-        {
-            "f": node.attributes[branch],
-            "Tin": node.attributes["Tin"],
-            "Tout": node.attributes["Tout"],
-        },
-        name=name,
-        controls=node.controls,
-        device=node.device,
-        origin=node.origin or (name,),
-    )
-    for index in {use.node.operands[use.slot].index for use in graph.uses(node)}:
-        graph.replace_uses(Port(node, index), Port(call, index))
-    graph.replace_control_uses(node, [call])
-    graph.remove(node)
-    return inline_call(module, graph, call)

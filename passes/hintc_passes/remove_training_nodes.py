@@ -2,28 +2,40 @@
 
 In the main graph and in all functions that it needs:
 
+* conditions on whether one trains: an If or Case whose choice is constant becomes the branch that
+  is taken;
 * control edges that hold nothing: from a node that has no side effects and waits for none.
-  `Assert` counts as having none, so assertions go, and so do NoOps that only gather such edges;
+  `Assert` and summaries count as having none, so they go, as do NoOps that only gather such edges;
 * `Identity`, `CheckNumerics`, `StopGradient`, `PreventGradient`: readers read the operand;
 * `PlaceholderWithDefault` becomes its default, if inputs are declared and it is not one of them;
 * dropout that keeps everything (rate 0), and multiplication by ones that cannot broadcast.
 
-Left alone: Identities of hints (they carry ``_tflite_*`` attributes); nodes in `protected` or whose
-name a declared result bears; in a main graph without declared results also what nobody reads; what
-reads a reference variable; what other nodes, or the node itself, wait for where the edge cannot be
-moved. Such a node becomes an Identity if it is not one. Library functions are kept.
+Left alone: FakeQuant ops, which say how to quantise; Identities of hints (they carry ``_tflite_*``
+attributes); nodes in `protected` or whose name a declared result bears; in a main graph without
+declared results also what nobody reads; what reads a reference variable; what other nodes, or the
+node itself, wait for where the edge cannot be moved. Such a node becomes an Identity if it is not
+one. Library functions are kept, but for branches that are taken never or always.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from hintc.call_graph import CONTROL_FLOW_V1, Effects, reachable
+from hintc.call_graph import (
+    CONTROL_FLOW_V1,
+    Effects,
+    functions_of,
+    needed_graphs,
+    reachable,
+)
 from hintc.graft import COLOCATION, colocated_with, rename_colocations
-from hintc.ir import ARG, RESULT, Graph, Module, Node, Port, Tensor
+from hintc.graphdef.scan_lowering import remove_unused_functions
+from hintc.inlining import inline_branch
+from hintc.ir import ARG, RESULT, FunctionRef, Graph, Module, Node, Port, Tensor
 from hintc.ir.opdefs import IF_OPS
 from hintc.ir.scan import dtype_of
 from hintc.pattern import Match, OpBuilder, constant_of
@@ -31,9 +43,16 @@ from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Emitter, Pass, Refusal, RewritePass, remove_unread
 
+_CONDITIONS = (*IF_OPS, "Case", "StatelessCase")
 PASS_THROUGH = frozenset(("Identity", "CheckNumerics", "StopGradient", "PreventGradient"))
 """Ops whose result is their operand."""
-_CHECKS = frozenset(("Assert", "NoOp"))
+_SUMMARIES = (
+    *("CloseSummaryWriter", "CreateSummaryDbWriter", "CreateSummaryFileWriter"),
+    *("FlushSummaryWriter", "ImportEvent", "SummaryWriter", "WriteAudioSummary"),
+    *("WriteGraphSummary", "WriteHistogramSummary", "WriteImageSummary", "WriteRawProtoSummary"),
+    *("WriteScalarSummary", "WriteSummary"),
+)
+_CHECKS = frozenset(("Assert", "NoOp", *_SUMMARIES))
 _HINT_PREFIX = "_tflite_"
 _REFERENCES = ("Variable", "VariableV2", "TemporaryVariable", "Assign", "AssignAdd", "AssignSub")
 
@@ -53,9 +72,10 @@ class RemoveTrainingNodes(Pass):
     def run(self, module: Module) -> PassReport:
         """Control edges first: they are what keeps other nodes from going."""
         report = PassReport()
-        effects = Effects(module, but=("Assert",))
-        bodies = [module.functions[name].graph for name in reachable(module)]
         _use_defaults(module, report)
+        _take_known_branches(module, report)
+        effects = Effects(module, but=("Assert", *_SUMMARIES))
+        bodies = [module.functions[name].graph for name in reachable(module)]
         for graph in (module.graph, *bodies):
             kept = set(self.protected) if graph is module.graph else set()
             _drop_idle_controls(graph, effects, kept, report)
@@ -87,6 +107,59 @@ def _use_defaults(module: Module, report: PassReport) -> None:
         for key in ("dtype", "shape"):
             node.attributes.pop(key, None)
         report.count("placeholders")
+
+
+# -- conditions whose choice is known ----------------------------------------------------------
+
+
+def _take_known_branches(module: Module, report: PassReport) -> None:
+    left: dict[str, None] = {}
+    for graph in reversed(needed_graphs(module)):
+        todo = [node for node in graph if node.op in _CONDITIONS]
+        while todo:
+            node = todo.pop()
+            branch = _known_branch(node)
+            if branch is None or (graph is module.graph and not graph.is_used(node)):
+                continue
+            left.update(dict.fromkeys(functions_of(node)))
+            todo += [n for n in inline_branch(module, graph, node, branch) if n.op in _CONDITIONS]
+            report.count("conditions")
+    remove_unused_functions(module, left)
+
+
+def _known_branch(node: Node) -> FunctionRef | None:
+    """The branch that a condition always takes; None if that is not known."""
+    if node.op in IF_OPS:
+        holds = _truth(node.operands[0])
+        name = "then_branch" if holds else "else_branch"
+        branch = None if holds is None else node.attributes.get(name)
+    else:
+        index, branches = constant_of(node.operands[0]), node.attributes.get("branches")
+        if index is None or not isinstance(branches, tuple) or not branches:
+            return None
+        # an index out of range takes the last branch
+        at = int(index) if 0 <= int(index) < len(branches) else -1
+        branch = branches[at]
+    return branch if isinstance(branch, FunctionRef) else None
+
+
+def _truth(port: Port) -> bool | None:
+    """The value of a scalar truth value that is constant, or combined of such."""
+    array = constant_of(port)
+    if array is not None:
+        return bool(array) if array.ndim == 0 and array.dtype.kind == "b" else None
+    return _combined(port.node.op, [_truth(operand) for operand in port.node.operands])
+
+
+def _combined(op: str, known: Sequence[bool | None]) -> bool | None:
+    deciding = {"LogicalAnd": False, "LogicalOr": True}
+    if op in deciding:
+        if deciding[op] in known:
+            return deciding[op]
+        return None if None in known else not deciding[op]
+    if op not in ("Identity", "StopGradient", "LogicalNot") or known[0] is None:
+        return None
+    return known[0] != (op == "LogicalNot")
 
 
 # -- control edges -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hintc.graphdef.emit import Emitter, known_array
 from hintc.inlining import callee, inline_call
 from hintc.ir import AttributeValue, DType, FunctionRef, Graph, Module, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc.ops import PREFIX, FusedOp
+from hintc.ops import FusedOp
 from hintc.ops.directions import BACKWARD, FORWARD, MERGED
 from hintc.outlining import outline
 from hintc_passes.analysis.values import sweep
@@ -59,15 +59,13 @@ class Joining:
         slots: list[str | None] = [slot for slot, _ in operands]
         slots += [None] * (len(call.operands) - len(slots))
         attributes = {**self._forward.spec.attributes, MERGED: self._is_merged}
-        self._mark(call, self._op.spec(slots, [name for name, _ in results], attributes))
+        self._mark(call, self._op.implements(slots, [name for name, _ in results], attributes))
         return call
 
-    def _mark(self, call: Node, spec: str) -> None:
+    def _mark(self, call: Node, marking: FunctionRef) -> None:
         function = callee(self._module, call)
         assert function is not None
-        function.attributes["_implements"] = FunctionRef(
-            PREFIX + self._op.name, (("spec", spec.encode()), ("tfl_fusable_op", True))
-        )
+        function.attributes["_implements"] = marking
         for inner in [n for n in function.graph if n.op == "PartitionedCall"]:
             inline_call(self._module, function.graph, inner)
 

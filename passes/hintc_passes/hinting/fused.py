@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from hintc.errors import HintcError
 from hintc.hints.protocol import CONSTANT_PREFIX, RECORD, HintRecord, called_function
 from hintc.hints.sequence import SequenceCall, last_step
-from hintc.ir import FunctionRef, Fusion, Graph, Module, Node, Port
+from hintc.ir import Fusion, Graph, Module, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc.ops import PREFIX, FusedOp, Target, declared
+from hintc.ops import BuiltinLowering, FusedOp, Target, declared
 from hintc.ops.references import REFERENCES
 from hintc_passes.hinting.kernel_proof import check_kernel
 from hintc_passes.hinting.refusal import NotFusedError
@@ -24,17 +24,22 @@ def mark_fused(module: Module, node: Node, record: HintRecord, target: Target) -
         HintcError: the op is declared with other operands, results or attributes.
     """
     op = own_op(record.function)
+    if isinstance(op.lowering, BuiltinLowering) and not op.lowering.states:
+        raise NotFusedError(
+            "hint-built-in",
+            f"The hint names the built-in operator '{op.name}', and a hint does not prove what is "
+            "inside.",
+            "Remove the hint: TensorFlow's converter, or fuse-conv, recognises the maths.",
+        )
     slots = [slot_name(op, index) for index in _declared_inputs(node, record)]
     results = [result_name(op, index) for index, _ in record.outputs]
     if op.name in REFERENCES:
         check_kernel(module, node, record, op, slots, results)
     _check_constraints(op, record, slots, target)
-    spec = op.spec(slots, results, record.attributes)
+    marking = op.implements(slots, results, record.attributes)
     function = called_function(module, node)
     assert function is not None
-    function.attributes["_implements"] = FunctionRef(
-        PREFIX + op.name, (("spec", spec.encode()), ("tfl_fusable_op", True))
-    )
+    function.attributes["_implements"] = marking
     for name in list(function.attributes):
         if name == RECORD or name.startswith(CONSTANT_PREFIX):
             del function.attributes[name]
