@@ -197,7 +197,8 @@ class _Join:
     def writer(self, kernel: Kernel, write: _Write) -> list[Operator]:
         """The zero point, or the given state in the variable's type, written into it.
 
-        A state of a fixed size is reset by a copy: TFLite Micro has no FILL of integers.
+        A state of a fixed size is reset by a SLICE that takes all of a constant: TFLite Micro has no
+        FILL of integers, and TFLite runs a RESHAPE of a constant only once.
         """
         variable = kernel.states[write.site.slot]
         tensor = self.subgraph.tensor(variable)
@@ -208,7 +209,8 @@ class _Join:
         sizes = self._tensor(kernel, write.sizes)
         if write.operator == "FILL" and min(write.shape) >= 0:
             zeros = self._zeros(kernel, variable, write.shape)
-            return [self._op("RESHAPE", [zeros, sizes], variable, options=None)]
+            begin = self._constant(kernel, np.zeros(len(write.shape), np.int32))
+            return [self._op("SLICE", [zeros, begin, sizes], variable, options="SliceOptions")]
         if write.operator == "FILL":
             zero = self._zeros(kernel, variable, ())
             return [self._op("FILL", [sizes, zero], variable, options="FillOptions")]
@@ -251,7 +253,10 @@ class _Join:
     def _tensor(self, kernel: Kernel, operand: _Operand) -> int:
         if operand.constant is None:
             return self.outputs[operand.place]
-        return self.subgraph.add_constant(f"{kernel.name}/constant", operand.constant)
+        return self._constant(kernel, operand.constant)
+
+    def _constant(self, kernel: Kernel, value: Array) -> int:
+        return self.subgraph.add_constant(f"{kernel.name}/constant", value)
 
     def _zeros(self, kernel: Kernel, variable: int, shape: tuple[int, ...]) -> int:
         """A constant whose values stand for 0 in the variable's type."""

@@ -72,6 +72,24 @@ class Problem:
         return f"[{self.rule}] {place}{node}{self.what}"
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """A function that a graph refers to, at one moment; None if the library has none so named."""
+
+    function: Function | None
+    touched: frozenset[str] | None
+
+    @classmethod
+    def of(cls, module: Module, name: str) -> _Reference:
+        function = module.functions.get(name)
+        return cls(function, function.attributes.touched if function is not None else None)
+
+    def holds(self, module: Module, name: str) -> bool:
+        """True if the name still refers to it, and no attribute of it was assigned."""
+        now = _Reference.of(module, name)
+        return now.function is self.function and now.touched is self.touched
+
+
 class Sound:
     """What was found without problems, so that only what was edited since is checked again.
 
@@ -79,7 +97,7 @@ class Sound:
     """
 
     def __init__(self) -> None:
-        self._graphs: dict[Graph, tuple[Snapshot, dict[str, Function | None]]] = {}
+        self._graphs: dict[Graph, tuple[Snapshot, dict[str, _Reference]]] = {}
 
     def graphs(self, module: Module) -> set[Graph]:
         """The graphs of `module` that need not be checked again."""
@@ -88,7 +106,7 @@ class Sound:
             graph
             for graph, refs in held.items()
             if all(
-                module.functions.get(name) is then and (then is None or then.graph in held)
+                then.holds(module, name) and (then.function is None or then.function.graph in held)
                 for name, then in refs.items()
             )
         }
@@ -96,7 +114,7 @@ class Sound:
     def add(self, module: Module, graph: Graph) -> None:
         """Remember that `graph` has no problem."""
         names = {name for node in graph for name in (node.op, *functions_of(node))}
-        refs = {name: module.functions.get(name) for name in names}
+        refs = {name: _Reference.of(module, name) for name in names}
         self._graphs[graph] = (Snapshot(graph), refs)
 
 

@@ -58,5 +58,6 @@ def is_registered(model: bytes) -> bool:
 
 if __name__ == "__main__":
     for operator in builtin_names().values():
-        if operator != "CUSTOM" and is_registered(one_operator(operator)):
+        named = not operator.startswith(("CUSTOM", "STABLEHLO"))
+        if named and is_registered(one_operator(operator)):
             sys.stdout.write(f"{operator}\n")
