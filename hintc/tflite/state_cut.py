@@ -197,7 +197,7 @@ class _Join:
     def writer(self, kernel: Kernel, write: _Write) -> list[Operator]:
         """The zero point, or the given state in the variable's type, written into it.
 
-        A state of a fixed size is reset by a SLICE that takes all of a constant: TFLite Micro has no
+        A SLICE that takes all of a constant resets a state of a fixed size: TFLite Micro has no
         FILL of integers, and TFLite runs a RESHAPE of a constant only once.
         """
         variable = kernel.states[write.site.slot]
