@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,27 @@ def test_a_setting_that_cannot_be_followed_is_an_error(name: str, value: Any) ->
     said = {"target_ops": "supported_ops"}.get(name, name)
     with pytest.raises(ValueError, match=rf"{said}.* is not supported"):
         converter.convert()
+
+
+@pytest.mark.parametrize("spelling", ["list", "dict", "pair", "object"])
+def test_full_integer_quantisation(spelling: str) -> None:
+    random = np.random.default_rng(0)
+
+    def samples() -> Iterator[Any]:
+        for _ in range(8):
+            value = random.standard_normal((3, 4)).astype(np.float32)
+            yield {"dict": {"x": value}, "pair": (None, {"x": value})}.get(spelling, [value])
+
+    converter = _converter()
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = (
+        tf.lite.RepresentativeDataset(samples) if spelling == "object" else samples
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    model = Interpreter(converter.convert())
+    assert {end.dtype for end in (*model.inputs, *model.outputs)} == {np.dtype("int8")}
+    assert converter.report.cost.feeds == 1
 
 
 def test_supported_types_that_cannot_be_followed() -> None:

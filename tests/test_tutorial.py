@@ -86,9 +86,11 @@ def test_the_demo_runs(tmp_path: Path) -> None:
     command = [sys.executable, str(demo), "--out", str(tmp_path), "--epochs", "4", "--units", "16"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr  # it checks its own numbers
-    assert "hintc, int8 weights" in done.stdout
+    for name in ("float", "int8 weights", "float16 weights", "full int8"):
+        assert f"hintc, {name}" in done.stdout
     assert not re.search(r"^(I\d{4}|INFO:|WARNING:)", done.stderr, flags=re.M), done.stderr
-    for name in ("mnist_lstm.tflite", "mnist_lstm_int8.tflite"):
+    for kind in ("", "_dynamic", "_float16", "_int8"):
+        name = f"mnist_lstm{kind}.tflite"
         assert op_counts((tmp_path / name).read_bytes())[FUSED] == 2
     drawn = sorted((tmp_path / "passes").glob("*.dot"))
     assert drawn[0].stem == "000_lift"

@@ -102,7 +102,7 @@ def plan(values: Mapping[str, Any]) -> Plan:
     return Plan(
         quantize,
         _io_dtype(values, quantize),
-        values["representative_dataset"],
+        _dataset(values["representative_dataset"]),
         bool(values["allow_custom_ops"]),
         str(values["dump_graphviz_dir"] or ""),
     )
@@ -162,6 +162,25 @@ def _io_dtype(values: Mapping[str, Any], quantize: str | None) -> Literal["float
                 "tf.int8 for both needs optimizations and representative_dataset; else float32",
             )
     return "float32"
+
+
+def _dataset(given: Any) -> Callable[[], Any] | None:
+    """The samples as hintc takes them.
+
+    TensorFlow also takes a `tf.lite.RepresentativeDataset`, and samples that are pairs of a
+    signature's key and a dict.
+    """
+    if given is None:
+        return None
+    generate = getattr(given, "input_gen", given)
+    if not callable(generate):
+        raise _refusal("representative_dataset", given, "Set a function that yields samples")
+    return lambda: (
+        sample[1]
+        if isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[1], Mapping)
+        else sample
+        for sample in generate()
+    )
 
 
 def _check_format(output_format: Any) -> None:

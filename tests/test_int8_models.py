@@ -1,0 +1,370 @@
+"""quantize="int8" from a source to a model: samples, what stays float, the report, the CLI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import hintc
+import small_models
+from hintc.cli import main
+from hintc.errors import EquivalenceError
+from hintc.instrument import Instrument
+from hintc.runtime.interpreter import Interpreter, RuntimeName
+from hintc.tflite.flatbuffer import Model
+from hintc.tflite.inspect import op_counts
+from hintc.tflite.kernel import state_kernels
+
+LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+RNN = "UNIDIRECTIONAL_SEQUENCE_RNN"
+RUNTIMES: tuple[RuntimeName, ...] = ("litert", "tensorflow")
+STEPS, WIDTH, CLASSES, WORDS = 6, 5, 4, 20
+layers = keras.layers
+
+
+def model_of(*stack: Any, shape: tuple[int, ...] = (STEPS, WIDTH), dtype: str = "float32") -> Any:
+    """Layers, and a dense layer of probabilities called ``probs``."""
+    keras.utils.set_random_seed(5)
+    x = keras.Input(shape, name="x", dtype=dtype)
+    y = x
+    for layer in stack:
+        y = layer(y)
+    return keras.Model(x, layers.Dense(CLASSES, activation="softmax", name="probs")(y))
+
+
+def sample(model: Any, seed: int, batch: int = 1) -> list[Any]:
+    """Values for the inputs: numbers in ±2, or words."""
+    random = np.random.default_rng(seed)
+    found = []
+    for tensor in model.inputs:
+        shape = (batch, *tensor.shape[1:])
+        words = tensor.dtype.startswith("int")
+        value = random.integers(0, WORDS, shape) if words else random.uniform(-2, 2, shape)
+        found.append(value.astype(tensor.dtype))
+    return found
+
+
+def samples(model: Any, count: int = 40) -> Callable[[], Iterator[list[Any]]]:
+    return lambda: (sample(model, 1000 + number) for number in range(count))
+
+
+def int8(model: Any, **options: Any) -> Any:
+    given = {"representative_dataset": samples(model), **options}
+    return hintc.convert(model, quantize="int8", **given)
+
+
+def check(model: Any, tflite: bytes, atol: float = 0.03) -> None:
+    """Against Keras: both runtimes, two batch sizes on one instance, two invokes."""
+    for runtime in RUNTIMES:
+        interpreter = Interpreter(tflite, runtime=runtime)
+        for seed, batch in enumerate((3, 1, 2)):
+            feed = sample(model, seed, batch)
+            expected = [np.asarray(e) for e in keras.tree.flatten(model(feed))]
+            for _ in range(2):
+                got = list(interpreter.run(feed).values())
+                for a, b in zip(expected, got, strict=True):
+                    np.testing.assert_allclose(b, a, atol=atol)
+
+
+MODELS: dict[str, tuple[Callable[[], Any], dict[str, int], tuple[str, ...]]] = {
+    "conv front": (
+        lambda: model_of(layers.Conv1D(6, 3, activation="relu"), layers.LSTM(8)),
+        {LSTM: 1, "CONV_2D": 1},
+        (),
+    ),
+    "embedding front": (
+        lambda: model_of(layers.Embedding(WORDS, 6), layers.LSTM(8), shape=(STEPS,), dtype="int32"),
+        {LSTM: 1, "GATHER": 1},
+        (),
+    ),
+    "bidirectional": (
+        lambda: model_of(
+            layers.Bidirectional(layers.LSTM(8, return_sequences=True)), layers.Flatten()
+        ),
+        {LSTM: 2, "BIDIRECTIONAL_SEQUENCE_LSTM": 0},
+        ("bidirectional-not-joined",),
+    ),
+    "rnn between": (
+        lambda: model_of(layers.LSTM(8, return_sequences=True), layers.SimpleRNN(7, name="rnn")),
+        {LSTM: 1, RNN: 1},
+        ("stays-float",),
+    ),
+    "gru and lstm": (
+        lambda: model_of(layers.GRU(7, return_sequences=True), layers.LSTM(8)),
+        {LSTM: 1, "WHILE": 1},
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model(name: str) -> None:
+    make, counts, codes = MODELS[name]
+    model = make()
+    made = int8(model)
+    found = op_counts(made.tflite)
+    assert {op: found[op] for op in counts} == counts
+    said = [r for r in made.report.remarks if r.code in ("stays-float", "bidirectional-not-joined")]
+    assert tuple(r.code for r in said) == codes
+    assert all("_1/" in r.node or "/" in r.node for r in said)  # the layer's path
+    check(model, made.tflite)
+    cost = made.report.cost.outputs["probs"]
+    assert 0 < cost.mean < 0.01
+    assert cost.top_1 is not None
+    assert cost.top_1 > 0.8
+    assert (made.report.cost.feeds, made.report.cost.measured_on) == (8, "held-out samples")
+
+
+def seq2seq() -> Any:
+    """Inputs ``words`` and ``x``; outputs probabilities and the encoder's final c."""
+    keras.utils.set_random_seed(6)
+    words = keras.Input((4,), name="words", dtype="int32")
+    x = keras.Input((STEPS, WIDTH), name="x")
+    _, h, c = layers.LSTM(8, return_state=True, name="encoder")(layers.Embedding(WORDS, 6)(words))
+    y = layers.LSTM(8, return_sequences=True, name="decoder")(x, initial_state=[h, c])
+    return keras.Model([words, x], [layers.Dense(CLASSES, "softmax", name="probs")(y), c])
+
+
+@pytest.fixture(scope="module")
+def translated() -> tuple[Any, Any]:
+    model = seq2seq()
+
+    def by_name() -> Iterator[dict[str, Any]]:
+        for words, x in samples(model)():
+            yield {"x": x, "words": words}
+
+    return model, int8(model, representative_dataset=by_name)
+
+
+def test_states_from_one_layer_to_another(translated: tuple[Any, Any]) -> None:
+    model, made = translated
+    assert op_counts(made.tflite)[LSTM] == 2
+    check(model, made.tflite, atol=0.05)
+
+
+def test_names_and_signature_are_kept(translated: tuple[Any, Any]) -> None:
+    model, made = translated
+    plain = Interpreter(hintc.convert(model).tflite)
+    quantised = Interpreter(made.tflite)
+    assert quantised.inputs == plain.inputs
+    assert quantised.outputs == plain.outputs
+    (signature,) = Model.read(made.tflite).root.signatureDefs
+    assert [entry.name for entry in signature.inputs] == [b"words", b"x"]
+
+
+def test_integer_ends(translated: tuple[Any, Any]) -> None:
+    model, _ = translated
+    made = int8(model, io_dtype="int8")
+    ends = Interpreter(made.tflite)
+    assert [str(end.dtype) for end in ends.inputs] == ["int32", "int8"]
+    assert {str(end.dtype) for end in ends.outputs} == {"int8"}
+    # what it costs is measured on real values, on both sides
+    assert made.report.cost.outputs["probs"].mean < 0.01
+
+
+@pytest.mark.parametrize("keep", ["decoder", "probs"])
+def test_a_layer_is_kept_float(translated: tuple[Any, Any], keep: str) -> None:
+    model, _ = translated
+    made = int8(model, keep_float=[keep])
+    main = Model.read(made.tflite).subgraphs[0]
+    encoder, decoder = (
+        str(main.dtype(kernel.operands["input_to_cell_weights"])) for kernel in state_kernels(main)
+    )
+    assert encoder == "int8"
+    assert decoder == ("float32" if keep == "decoder" else "int8")
+    dense = [op for op in main.operators if main.model.op_name(op) == "FULLY_CONNECTED"]
+    kinds = {str(main.dtype(op.inputs[1])) for op in dense}
+    assert kinds == {"float32" if keep == "probs" else "int8"}
+    check(model, made.tflite, atol=0.05)
+
+
+@pytest.mark.parametrize("form", ["while", "unroll"])
+def test_other_forms(form: Any) -> None:
+    model = model_of(layers.LSTM(6))
+    made = int8(model, form=form)
+    assert op_counts(made.tflite)[LSTM] == 0
+    check(model, made.tflite)
+
+
+def test_a_state_that_persists() -> None:
+    """Steps fed in two halves give what they give at once."""
+    keras.utils.set_random_seed(5)
+    half, whole = (keras.Input((n, WIDTH), batch_size=1, name="x") for n in (3, 6))
+    lstm = layers.LSTM(8, return_sequences=True)
+    model, at_once = keras.Model(half, lstm(half)), keras.Model(whole, lstm(whole))
+    made = int8(model, state="persist")
+    x = np.random.default_rng(1).uniform(-2, 2, (1, 6, WIDTH)).astype(np.float32)
+    for runtime in RUNTIMES:
+        interpreter = Interpreter(made.tflite, runtime=runtime)
+        got = [next(iter(interpreter.run([part]).values())) for part in (x[:, :3], x[:, 3:])]
+        np.testing.assert_allclose(np.concatenate(got, 1), at_once(x), atol=0.03)
+
+
+# -- samples -----------------------------------------------------------------------------------
+
+
+def dense(dataset: Any, **options: Any) -> Any:
+    """The model has one input: x [?, 3]."""
+    return hintc.convert(
+        small_models.dense_graph(),
+        pipeline="",
+        quantize="int8",
+        representative_dataset=dataset,
+        **options,
+    )
+
+
+ONES = np.ones((1, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "parts"),
+    [
+        ([[ONES]], ["representative_dataset is a list", "lambda"]),
+        (lambda: 3, ["gives a int, not samples"]),
+        (list, ["gives no samples"]),
+        (lambda: [ONES], ["sample 0", "is a ndarray", "lists of arrays"]),
+        (lambda: [[ONES], [ONES, ONES]], ["sample 1", "has 2 arrays", "1 inputs: 'x'"]),
+        (lambda: [{"xx": ONES}], ["names 'xx'", "Did you mean 'x'?"]),
+        (lambda: [{}], ["lacks the input 'x'"]),
+        (lambda: [[ONES[0]]], ["input 'x' has shape [3]", "['?', 3]", "batch axis"]),
+        (lambda: [[np.ones((0, 3))]], ["has shape [0, 3]"]),
+        (lambda: [[[["a"] * 3]]], ["is <U1", "takes float32"]),
+        (lambda: [[ONES], [ONES * np.nan]], ["sample 1", "not finite"]),
+    ],
+)
+def test_samples_that_do_not_fit(dataset: Any, parts: list[str]) -> None:
+    with pytest.raises(hintc.HintcError) as caught:
+        dense(dataset)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"keep_float": "y"}, "keep_float is 'y'"),
+        ({"keep_float": ["z"]}, "keep_float names 'z'"),
+        ({"io_dtype": "uint8"}, "io_dtype is 'uint8'"),
+        ({"target": "tflm"}, "target 'tflm'"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], part: str) -> None:
+    with pytest.raises(hintc.HintcError) as caught:
+        dense(lambda: [[ONES]], **options)
+    assert part in str(caught.value)
+
+
+def test_few_samples_are_all_calibrated_with() -> None:
+    made = dense(lambda: [{"x:0": ONES}, [np.zeros((2, 3))]], check=True)
+    assert (made.report.cost.feeds, made.report.cost.measured_on) == (
+        2,
+        "samples of the calibration",
+    )
+    assert made.report.errors["y"] == made.report.cost.outputs["y"].largest
+
+
+def test_feeds_that_are_given_are_measured_on() -> None:
+    feed = {"x": np.full((2, 3), 0.5, np.float32)}
+    made = dense(lambda: [[ONES], [-ONES]] * 9, check=feed)
+    assert (made.report.cost.feeds, made.report.cost.measured_on) == (1, "given feeds")
+    far = {"x": np.full((2, 3), 50.0, np.float32) * [[1], [-1]]}
+    with pytest.raises(EquivalenceError, match=r"differs by up to .*samples like the real"):
+        dense(lambda: [[ONES], [-ONES]] * 9, check=far)
+
+
+def test_progress_is_told() -> None:
+    told = []
+
+    class Listener(Instrument):
+        def progress(self, stage: str, done: int, total: int) -> None:
+            told.append((stage, done, total))
+
+    dense(lambda: [[ONES]] * 10, instruments=[Listener()])
+    assert told == [("calibrating", done, 8) for done in range(1, 9)]
+
+
+def test_legalize_alone_has_no_samples() -> None:
+    with pytest.raises(hintc.HintcError, match=r"sample inputs.*hintc\.convert"):
+        hintc.legalize(
+            hintc.convert(small_models.dense_graph(), pipeline="").tflite, quantize="int8"
+        )
+
+
+# -- the command line --------------------------------------------------------------------------
+
+
+def test_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = small_models.write(small_models.two_headed_graph(), tmp_path / "g.pb")
+    data, out = tmp_path / "data.npz", tmp_path / "m.tflite"
+    random = np.random.default_rng(0)
+    np.savez(data, **{name: random.standard_normal((20, 4)) for name in "ab"})
+    ends = ["--input", "a", "--input", "b", "--output", "first", "--output", "second"]
+    arguments = [
+        "convert",
+        str(source),
+        "-o",
+        str(out),
+        *ends,
+        "--pipeline",
+        "",
+        "--quantize",
+        "int8",
+    ]
+    arguments += [
+        "--representative-data",
+        str(data),
+        "--io-dtype",
+        "int8",
+        "--keep-float",
+        "second",
+    ]
+    assert main(arguments) == 0
+    said = capfd.readouterr().out
+    assert "cost of quantisation, on 4 held-out samples:" in said
+    assert "'first': largest error" in said
+    assert "float tflite" in said
+    model = Interpreter(out.read_bytes())
+    assert {str(end.dtype) for end in (*model.inputs, *model.outputs)} == {"int8"}
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["cost"]["feeds"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arrays", "part"),
+    [
+        ({"x": np.ones((3, 3)), "z": np.ones((3, 3))}, "names 'z'"),
+        ({"x": np.ones((3, 3)), "z": np.ones((2, 3))}, "different numbers of samples"),
+        ({"x": np.ones(())}, "gives no samples"),
+        ({"x": np.array([None, {}])}, "cannot read the representative data"),
+        ({}, "'nowhere.npz' does not exist"),
+    ],
+)
+def test_data_files_that_do_not_fit(
+    arrays: dict[str, Any], part: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = small_models.write(small_models.dense_graph(), tmp_path / "g.pb")
+    data = tmp_path / "data.npz"
+    np.savez(data, **arrays)
+    given = str(data) if arrays else "nowhere.npz"
+    out = tmp_path / "m.tflite"
+    arguments = ["convert", str(source), "-o", str(out), "--pipeline", "", "--quantize", "int8"]
+    assert main([*arguments, "--representative-data", given]) == 1
+    assert part in capfd.readouterr().err
+    assert not out.exists()
+
+
+def test_a_single_array(tmp_path: Path) -> None:
+    source = small_models.write(small_models.dense_graph(), tmp_path / "g.pb")
+    np.save(tmp_path / "data.npy", np.ones((3, 1, 3)))
+    out = tmp_path / "m.tflite"
+    arguments = ["convert", str(source), "-o", str(out), "--pipeline", "", "--quantize", "int8"]
+    assert main([*arguments, "--representative-data", str(tmp_path / "data.npy")]) == 0
+    assert tf.lite.Interpreter(model_content=out.read_bytes())
