@@ -9,6 +9,7 @@ import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter
+from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, producers
 from hintc.ir.scan import dtype_of
 from hintc_passes.scans.outputs import ELEMENTWISE, forget_shapes, is_elementwise, row_ranks
@@ -110,18 +111,22 @@ class _Hoisting:
         graph = self._graph
         emit = Emitter(graph, product.name, self._node.origin or (self._node.name,))
         x, w = product.operands
-        sizes = emit.shape(x, "sizes")
-        rows = emit.pack(
-            [emit.constant(np.int32(-1)), emit.element(sizes, 2, "features")], "rows_shape"
-        )
-        kind: dict[str, AttributeValue] = {"T": dtype_of(x), "Tshape": DType.INT32}
-        flat = emit.node("Reshape", [x, rows], kind, "rows")
+        shapes = infer_shapes(self._module, graph, [x, w])
+        steps, batch, features = shapes[x].dims or (-1, -1, -1)
+        flat = emit.reshape(x, (-1,), 2, (features,), "rows")
         graph.set_operands(product, [flat, w])
         uses = graph.uses(Port(product))
         across = 0 if product.attributes.get("transpose_b") else 1
-        width = emit.element(emit.shape(w, "weights_shape"), across, "units")
-        dims = [emit.element(sizes, 0, "steps"), emit.element(sizes, 1, "batch"), width]
-        whole = emit.node("Reshape", [Port(product), emit.pack(dims, "shape")], kind, "sequence")
+        units = -1 if shapes[w].dims is None else shapes[w].dims[across]
+        if (steps, batch, units).count(-1) > 1:
+            sizes = emit.shape(x, "sizes")
+            width = emit.element(emit.shape(w, "weights_shape"), across, "units")
+            dims = [emit.element(sizes, 0, "steps"), emit.element(sizes, 1, "batch"), width]
+            shape = emit.pack(dims, "shape")
+        else:
+            shape = emit.constant(np.array((steps, batch, units), np.int32), "shape")
+        kind: dict[str, AttributeValue] = {"T": dtype_of(x), "Tshape": DType.INT32}
+        whole = emit.node("Reshape", [Port(product), shape], kind, "sequence")
         for use in uses:
             graph.set_operand(use.node, use.slot, whole)
         return whole
