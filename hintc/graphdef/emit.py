@@ -150,7 +150,9 @@ class Emitter:
         dims = [*leading, *tail]
         if dims.count(-1) > 1:
             sizes = self.shape(value, f"{name}/sizes")
-            parts = [self.constant(np.int32(d), f"{name}/leading_{k}") for k, d in enumerate(leading)]
+            parts = [
+                self.constant(np.int32(d), f"{name}/leading_{k}") for k, d in enumerate(leading)
+            ]
             for k, d in enumerate(tail):
                 known = self.constant(np.int32(d), f"{name}/size_{k}") if d >= 0 else None
                 parts.append(known or self.element(sizes, replaced + k, f"{name}/size_{k}"))
