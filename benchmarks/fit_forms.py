@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from measure_forms import WORK
 from racing import geometric_mean
 

@@ -19,12 +19,12 @@ from form_models import GRID, MOST_UNROLLED, Case, Kind, by_hintc
 from racing import race
 
 HERE = Path(__file__).parent
-BEYOND = ((32, 16, 50, 1), (96, 40, 16, 1), (64, 64, 64, 4), (160, 160, 30, 1), (24, 24, 200, 3))
+BEYOND = ((32, 16, 50, 1), (96, 40, 16, 1), (64, 64, 64, 4))
 """Points that the benchmark's grid does not have."""
 LAYERS: tuple[Kind, ...] = ("one layer", "GRU")
 WORK = ("steps", "batch", "operations", "elements", "weights", "inputs", "outputs")
 COLUMNS = ("kind", "units", "int8", *WORK, "form", "tile", "nanoseconds")
-TILES = (1, 2, 3, 4, 5, 8, 10)
+TILES = (1, 2, 4, 5, 8, 10)
 ROUNDS = 15
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Clock = Callable[[], float]
 SAMPLE_SECONDS = 0.004
 """A sample is as many runs as fill this time, after one that is not timed (it warms the caches)."""
 
@@ -42,7 +43,7 @@ class Race:
     seconds: Mapping[str, Array]
 
     def best(self, name: str) -> float:
-        """The fastest sample of a model, in seconds: what other work on the machine adds least to."""
+        """The fastest sample of a model, in seconds: least disturbed by other work."""
         return float(self.seconds[name].min())
 
     def ratio(self, name: str, base: str) -> Ratio:
@@ -60,18 +61,20 @@ def race(models: Mapping[str, bytes], x: Array, *, threads: int, rounds: int) ->
     Args:
         models: by name; each has one input of the shape of `x`.
         x: what they are fed with.
-        threads: of the interpreter.
+        threads: of the interpreter. With 1, its time on the CPU counts, not what other processes
+            on the machine take in between.
         rounds: samples of each model.
     """
+    clock: Clock = time.thread_time if threads == 1 else time.perf_counter
     runners = {name: _prepared(model, x, threads) for name, model in models.items()}
-    counts = {name: _runs_in_a_sample(run) for name, run in runners.items()}
+    counts = {name: _runs_in_a_sample(run, clock) for name, run in runners.items()}
     random = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {name: [] for name in runners}
     names = list(runners)
     for _ in range(rounds):
         for at in random.permutation(len(names)):
             name = names[at]
-            seconds[name].append(_sample(runners[name], counts[name]))
+            seconds[name].append(_sample(runners[name], counts[name], clock))
     return Race({name: np.array(found) for name, found in seconds.items()})
 
 
@@ -87,19 +90,16 @@ def _prepared(model: bytes, x: Array, threads: int) -> Any:
     return interpreter.invoke
 
 
-def _runs_in_a_sample(run: Any) -> int:
-    run()
-    start = time.perf_counter()
-    run()
-    return max(1, round(SAMPLE_SECONDS / (time.perf_counter() - start)))
+def _runs_in_a_sample(run: Any, clock: Clock) -> int:
+    return max(1, round(SAMPLE_SECONDS / min(_sample(run, 1, clock) for _ in range(3))))
 
 
-def _sample(run: Any, count: int) -> float:
+def _sample(run: Any, count: int, clock: Clock) -> float:
     run()
-    start = time.perf_counter()
+    start = clock()
     for _ in range(count):
         run()
-    return (time.perf_counter() - start) / count
+    return (clock() - start) / count
 
 
 def geometric_mean(values: Sequence[float]) -> float:

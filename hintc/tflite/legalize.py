@@ -15,6 +15,7 @@ from hintc.errors import HintcError
 from hintc.ops import TARGETS, BuiltinLowering, CustomLowering, Quantize, StateSlot, Target
 from hintc.tflite.call import FusedCall, fused_call
 from hintc.tflite.dequantize import recompute_constants
+from hintc.tflite.filled_constants import fill_constants
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.flexbuffer import dump_attributes
 from hintc.tflite.loop_copies import copy_moved_inputs
@@ -68,8 +69,8 @@ def legalize(
             does; ``"persist"`` goes on from the state that the last invoke left.
 
     Returns:
-        The new model; the same bytes if it has no fused call, and no loop that TFLite would run
-        wrongly (see `hintc.tflite.loop_copies`).
+        The new model; the same bytes if it has no fused call, and no loop to be corrected or made
+        smaller (see `loop_copies` and `filled_constants`).
 
     Raises:
         HintcError: not a TFLite model, a malformed call, or a use that the target cannot run.
@@ -105,8 +106,8 @@ def legalize_model(
         rewriter.run()
         lowered += rewriter.lowered
         notes += rewriter.notes
-    copies = copy_moved_inputs(model)
-    if not lowered and not copies:
+    changes = copy_moved_inputs(model) + fill_constants(model)
+    if not lowered and not changes:
         return Legalized(tflite_bytes)
     remove_unused_storage(model)
     return Legalized(model.write(), lowered, tuple(notes))

@@ -5,9 +5,9 @@
 * unroll: the steps one after the other; the trip count must be a constant.
 
 A form that a Scan cannot take is refused with a remark, and the loop is taken instead. A Scan
-whose own ``form`` is set keeps it, whatever the option says. What becomes a loop or steps is spelled
-for that before: gates packed, products of inputs hoisted, and with ``optimize_for=latency`` several
-steps in one iteration.
+whose own ``form`` is set keeps it, whatever the option says. What becomes a loop or steps is
+spelled for that before: gates packed, products of inputs hoisted, and with
+``optimize_for=latency`` several steps in one iteration.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -140,9 +140,9 @@ def work_of(module: Module, node: Node) -> tuple[Work, bool]:
         if k >= len(scan.states) and node.graph.uses(Port(node, k))
     ]
     packed = _packed(scan)
-    wanted = outputs if packed else [*outputs, *_computed(body)]
-    found = infer_shapes(module, body, wanted, shapes)
-    operations, elements, weights, inputs = packed or _counted(module, node, found)
+    computed = [] if packed else _computed(body, 1 + len(xs) + len(states))
+    found = infer_shapes(module, body, [*outputs, *computed], shapes)
+    operations, elements, weights, inputs = packed or _counted(module, node, computed, found)
     given = sum(_row(found[port].dims) for port in outputs)
     work = Work(
         ASSUMED_STEPS if steps is None else steps,
@@ -178,26 +178,34 @@ def _packed(scan: Scan) -> tuple[int, int, int, int] | None:
     return 8 + len(gates), (3 * len(gates) + 5) * cells, weights, inputs
 
 
-def _computed(body: Graph) -> list[Port]:
-    """What the nodes of a step compute."""
-    return [Port(n) for n in body if n.op not in ("Const", "Identity") and not n.op.startswith("_")]
+def _computed(body: Graph, given: int) -> list[Port]:
+    """What the nodes of a step compute anew in each step; the first `given` arguments vary."""
+    varying = set(body.args[:given])
+    found = []
+    for node in body.topological():
+        if any(p.node in varying for p in node.operands) and not node.op.startswith("_"):
+            varying.add(node)
+            if node.op != "Identity":
+                found.append(Port(node))
+    return found
 
 
-def _counted(module: Module, node: Node, shapes: Mapping[Port, Shape]) -> tuple[int, int, int, int]:
+def _counted(
+    module: Module, node: Node, computed: Sequence[Port], shapes: Mapping[Port, Shape]
+) -> tuple[int, int, int, int]:
     """The same for a step as it stands; what is left of the inputs has been hoisted."""
     scan = Scan.of(node)
     body = scan.body_function(module).graph
     args = dict(zip(body.args[1 + len(scan.xs) + len(scan.states) :], scan.invariants, strict=True))
-    operations = elements = weights = 0
-    for port in _computed(body):
-        operations += 1
+    elements = weights = 0
+    for port in computed:
         elements += _row(shapes[port].dims)
         if port.node.op == "MatMul":
             matrix = port.node.operands[1]
             matrix = args.get(matrix.node, matrix)
             array = known_array(matrix)
             weights += 0 if array is None else array.size
-    return operations, elements, weights, 0
+    return len(computed), elements, weights, 0
 
 
 def _row(dims: tuple[int, ...] | None) -> int:

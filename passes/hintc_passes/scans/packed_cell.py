@@ -1,9 +1,9 @@
 """The step of a recognised cell, spelled the way loops run it fastest.
 
-One product of h with the recurrent matrices of all gates side by side, and one split of the sum. (One
-sigmoid over three gates needs two slices and a split: measured, that takes 1.1 to 1.4 times as long.)
-The product of x with its matrices stands by itself, so that `hoist_inputs` can take it out of the
-loop.
+One product of h with the recurrent matrices of all gates side by side, and one split of the sum.
+(One sigmoid over three gates needs two slices and a split: measured, that takes 1.1 to 1.4 times as
+long.) The product of x with its matrices stands by itself, so that `hoist_inputs` can take it out
+of the loop.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class _PackedStep:
 
 
 def _rnn(step: _PackedStep) -> dict[str, Port] | None:
-    """h' = act(x W + b + h R)."""
+    """The plain cell: h' = act(x W + b + h R)."""
     of_x = step.product(step.x, step.constant("w", step.weights["input_weights"].T))
     of_x = step.add_bias(of_x, step.constant("b", step.weights["bias"]))
     of_h = step.product(

@@ -23,11 +23,12 @@ from hintc.ir.scan import dtype_of
 from hintc_passes.scans.outputs import ELEMENTWISE
 from hintc_passes.scans.step import Step, add_in_place_of, new_step
 
-_TOTAL = ELEMENTWISE | {
-    *("Identity", "Const", "MatMul", "Split", "SplitV", "Slice", "StridedSlice", "ConcatV2"),
-    *("Pack", "Unpack", "ExpandDims", "Squeeze", "Reshape", "Select", "SelectV2", "Less"),
-}
+_TOTAL = ELEMENTWISE | {"Identity", "Const", "MatMul", "ConcatV2", "Pack", "Select", "SelectV2"}
 """Ops that nothing in their operands' elements can make fail, so they may run on what is padded."""
+_SHAPING = frozenset(
+    ("Split", "SplitV", "Slice", "StridedSlice", "ExpandDims", "Squeeze", "Reshape", "Unpack")
+)
+"""Likewise, if what says how they cut and shape is the same in every step."""
 _PADDED = (DType.FLOAT, DType.INT32)
 
 
@@ -68,9 +69,14 @@ class _Tiling:
             return False
         if not self._pads:
             return self._trip is not None and self._trip > 0
-        return all(n.op in _TOTAL for n in body if not n.op.startswith("_")) and all(
+        return all(self._cannot_fail(n) for n in body if not n.op.startswith("_")) and all(
             dtype_of(x) in _PADDED for x in self._scan.xs
         )
+
+    def _cannot_fail(self, node: Node) -> bool:
+        if node.op in _SHAPING:
+            return sum(not self._step.is_fixed(p) for p in node.operands) <= 1
+        return node.op in _TOTAL
 
     def run(self) -> Node:
         graph, node, scan = self._graph, self._node, self._scan
