@@ -25,9 +25,11 @@ FormName = Literal["fused", "unroll", "while"]
 
 ASSUMED_STEPS = 32
 """Where the number of steps is known at run time only."""
-CACHE = 1 << 20
-"""Bytes of weights that a core keeps at hand; each copy of a step has its own packed weights."""
-MOST_STEPS = 16
+CACHE = 4 << 20
+"""Bytes of weights that stay at hand; each copy of a step has its own packed weights. With 3 or 4 MB
+the fitted estimates choose best (a chosen form then takes at most 1.08 times what the fastest
+measured one does), with 1 or 8 MB worse (1.5)."""
+MOST_STEPS = 10
 """In one iteration of a loop."""
 _SMALL = 1024
 """Weights with fewer elements stay float32 in loops: the converter's own limit."""
