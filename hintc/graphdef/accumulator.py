@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter, known_array
-from hintc.ir import Module, Port, Scan, Shape, producers
+from hintc.ir import Graph, Module, Port, Scan, Shape, producers
 from hintc.ir.scan import dtype_of
 
 _SAME_SHAPE = frozenset(
@@ -59,22 +61,23 @@ def accumulator(emit: Emitter, module: Module, scan: Scan, at: int, row: Shape) 
 
 
 def _run_time_shape(emit: Emitter, module: Module, scan: Scan, value: Port, name: str) -> Port:
+    """The shape of a body's value, read off an operand of the Scan if the step shows one."""
     body = scan.body_function(module).graph
     xs, states = len(scan.xs), len(scan.states)
     position = {Port(arg): at for at, arg in enumerate(body.args)}
-    by_value = {source_of(body.results[j].operands[0]): j for j in range(states)}
+    by_value = _of_states(body, states)
     peeled = source_of(value)
-    while True:
-        if peeled in by_value:
-            return emit.shape(scan.states[by_value[peeled]], f"{name}/like")
-        if peeled in position:
-            break
+    while peeled not in by_value and peeled not in position:
         if peeled.node.op in _SAME_SHAPE:
             peeled = source_of(peeled.node.operands[0])
         elif peeled.node.op in _SAME_AS_SECOND:
             peeled = source_of(peeled.node.operands[1])
+        elif known := [by_value[v] for row in _packed(peeled) if (v := source_of(row)) in by_value]:
+            return _shape_of_rows(emit, scan.states[known[0]], _packed(peeled), name)
         else:
             return _shape_of_trial_step(emit, module, scan, value, name)
+    if peeled in by_value:
+        return emit.shape(scan.states[by_value[peeled]], f"{name}/like")
     at = position[peeled] - 1
     if at < 0:
         return emit.constant(np.zeros((0,), np.int32), f"{name}/like")
@@ -82,6 +85,29 @@ def _run_time_shape(emit: Emitter, module: Module, scan: Scan, value: Port, name
         return emit.tail(emit.shape(scan.xs[at], f"{name}/x_shape"), f"{name}/like")
     operand = (*scan.states, *scan.invariants)[at - xs]
     return emit.shape(operand, f"{name}/like")
+
+
+def _of_states(body: Graph, states: int) -> dict[Port, int]:
+    """Values that have the shape of a state, with its position: it becomes them."""
+    found: dict[Port, int] = {}
+    for at in range(states):
+        following = source_of(body.results[at].operands[0])
+        found[following] = at
+        if following.node.op == "GatherV2":  # one of several steps' states
+            found |= {source_of(row): at for row in _packed(following.node.operands[0])}
+    return found
+
+
+def _packed(port: Port) -> tuple[Port, ...]:
+    """The rows of a value that is packed along its first axis, those in any order; else none."""
+    rows = source_of(port)
+    is_packed = rows.node.op == "Pack" and rows.node.attributes.get("axis", 0) == 0
+    return rows.node.operands if is_packed else ()
+
+
+def _shape_of_rows(emit: Emitter, like: Port, rows: Sequence[Port], name: str) -> Port:
+    count = emit.constant(np.array([len(rows)], np.int32), f"{name}/rows")
+    return emit.concat([count, emit.shape(like, f"{name}/row_like")], f"{name}/like")
 
 
 def _shape_of_trial_step(emit: Emitter, module: Module, scan: Scan, value: Port, name: str) -> Port:

@@ -129,6 +129,39 @@ class Emitter:
         zero = self.node("Const", (), {"dtype": dtype, "value": tensor}, f"{name}/value")
         return self.node("Fill", [dims, zero], {"T": dtype, "index_type": DType.INT32}, name)
 
+    def reshape(
+        self,
+        value: Port,
+        leading: Sequence[int],
+        replaced: int,
+        tail: Sequence[int],
+        name: str = "Reshape",
+    ) -> Port:
+        """`value` with its first `replaced` dimensions as `leading`, the others as they are.
+
+        Args:
+            value: of rank ``replaced + len(tail)``.
+            leading: sizes; at most one is -1, "what is left".
+            replaced: how many dimensions `leading` stands for.
+            tail: the other dimensions, -1 where not known: if that makes more than one -1, they
+                are read at run time.
+            name: of the new nodes.
+        """
+        dims = [*leading, *tail]
+        if dims.count(-1) > 1:
+            sizes = self.shape(value, f"{name}/sizes")
+            parts = [
+                self.constant(np.int32(d), f"{name}/leading_{k}") for k, d in enumerate(leading)
+            ]
+            for k, d in enumerate(tail):
+                known = self.constant(np.int32(d), f"{name}/size_{k}") if d >= 0 else None
+                parts.append(known or self.element(sizes, replaced + k, f"{name}/size_{k}"))
+            shape = self.pack(parts, f"{name}/shape")
+        else:
+            shape = self.constant(np.array(dims, np.int32), f"{name}/shape")
+        attributes: dict[str, AttributeValue] = {"T": dtype_of(value), "Tshape": DType.INT32}
+        return self.node("Reshape", [value, shape], attributes, name)
+
     def gather(self, values: Port, index: Port, name: str = "row") -> Port:
         """``values[index]`` along axis 0."""
         axis = self.constant(np.int32(0), f"{name}/axis")

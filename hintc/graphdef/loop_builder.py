@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hintc.graft import graft
-from hintc.graphdef.accumulator import accumulator, source_of
-from hintc.graphdef.emit import Emitter, constant_array, constant_behind, known_array
+from hintc.graphdef.accumulator import accumulator
+from hintc.graphdef.emit import Emitter, constant_array, constant_behind
+from hintc.graphdef.final_rows import read_final_rows_from_states
 from hintc.graphdef.scan_step import checked_scan, step_nodes
 from hintc.graphdef.shapes import infer_results, infer_shapes
 from hintc.ir import (
@@ -57,7 +58,7 @@ class LoopBuilder:
     def build(self) -> Node:
         """Add the loop, move all uses to it, remove the Scan."""
         scan, graph, node = self._scan, self._graph, self._node
-        self._read_last_elements_from_states()
+        read_final_rows_from_states(self._module, graph, node)
         live = [k for k in range(len(scan.reverse_ys)) if graph.uses(self._y(k))]
         constants = self._constants()
         variables = self._variables(live, constants)
@@ -83,26 +84,6 @@ class LoopBuilder:
 
     def _result(self, at: int) -> Port:
         return self._body.results[at].operands[0]
-
-    def _read_last_elements_from_states(self) -> None:
-        """`y[-1]` is the final state where every step outputs its next state."""
-        states = len(self._scan.states)
-        by_value = {source_of(self._result(j)): j for j in reversed(range(states))}
-        for k, backwards in enumerate(self._scan.reverse_ys):
-            state = by_value.get(source_of(self._result(states + k)))
-            if state is None or backwards:
-                continue
-            for use in self._graph.uses(self._y(k)):
-                if use.slot == 0 and reads_last(use.node):
-                    self._read_state_instead(use.node, state)
-
-    def _read_state_instead(self, last: Node, state: int) -> None:
-        """Readers of `last` get the final state; a node that nobody reads may be an output."""
-        if not self._graph.is_used(last):
-            return
-        self._graph.replace_uses(Port(last), Port(self._node, state))
-        if not self._graph.is_used(last):
-            self._graph.remove(last)
 
     def _constants(self) -> dict[int, Node]:
         """Invariants that are constants, by position."""
@@ -235,27 +216,3 @@ class LoopBuilder:
 
 def _row(shape: Shape) -> Shape:
     return shape if not shape.dims else Shape(shape.dims[1:])
-
-
-def reads_last(node: Node) -> bool:
-    """True for ``x[-1]`` along the first axis of the node's operand 0, that axis removed."""
-    if node.op != "StridedSlice" or node.attributes.get("shrink_axis_mask") != 1:
-        return False
-    if any(node.attributes.get(mask) for mask in ("ellipsis_mask", "new_axis_mask")):
-        return False
-    begin = known_array(node.operands[1])
-    if begin is None or begin.size == 0 or int(begin.reshape(-1)[0]) != -1:
-        return False
-    # bit n of a mask says that axis n is taken from its start, or to its end
-    others = (1 << begin.size) - 2
-    begins, ends = (node.attributes.get(mask, 0) for mask in ("begin_mask", "end_mask"))
-    strides = known_array(node.operands[3])
-    return (
-        isinstance(begins, int)
-        and isinstance(ends, int)
-        and not begins & 1
-        and begins & others == others
-        and ends & others == others
-        and strides is not None
-        and bool((strides == 1).all())
-    )

@@ -64,8 +64,8 @@ class BodySpelling:
         node = graph.find(name)
         if node is None:
             return None
-        if node.op == ARG:
-            return Port(node, int(rest or 0))
+        if node.op == ARG:  # the text may be older than the argument, and mean a node of that name
+            return Port(node, int(rest or 0)) if (rest or "0").isdigit() else None
         if not rest:  # that is how a graph spells it; TensorFlow refuses it in a body
             return None
         result, _, offset = rest.partition(":")

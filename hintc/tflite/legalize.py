@@ -20,6 +20,7 @@ from hintc.ops import TARGETS, BuiltinLowering, CustomLowering, Quantize, Target
 from hintc.tflite.call import FusedCall, fused_call
 from hintc.tflite.dequantize import recompute_constants
 from hintc.tflite.detour import find_detour, swap_major
+from hintc.tflite.filled_constants import fill_constants
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.micro import check_micro
@@ -74,8 +75,8 @@ def legalize(
             does; ``"persist"`` goes on from the state that the last invoke left.
 
     Returns:
-        The new model; the same bytes if it has no fused call, and no loop that TFLite would run
-        wrongly (see `hintc.tflite.loop_copies`).
+        The new model; the same bytes if it has no fused call, and no loop to be corrected or made
+        smaller (see `loop_copies` and `filled_constants`).
 
     Raises:
         HintcError: not a TFLite model, a malformed call, or a use that the target cannot run; for
@@ -123,12 +124,12 @@ def legalize_model(
         rewriter.run()
         lowered += rewriter.lowered
         notes += rewriter.notes
-    copies = copy_moved_inputs(model)
-    if lowered or copies:
+    changes = copy_moved_inputs(model) + fill_constants(model)
+    if lowered or changes:
         remove_unused_storage(model)
     if target == "tflm":
         check_micro(model)
-    if not lowered and not copies:
+    if not lowered and not changes:
         return Legalized(tflite_bytes)
     return Legalized(model.write(), lowered, tuple(notes))
 

@@ -5,7 +5,9 @@
 * unroll: the steps one after the other; the trip count must be a constant.
 
 A form that a Scan cannot take is refused with a remark, and the loop is taken instead. A Scan
-whose own ``form`` is set keeps it, whatever the option says.
+whose own ``form`` is set keeps it, whatever the option says. What becomes a loop or steps is
+spelled for that before: gates packed, products of inputs hoisted, and with
+``optimize_for=latency`` several steps in one iteration.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from hintc.call_graph import needed_graphs
+from hintc.graphdef.final_rows import read_final_rows_from_states
 from hintc.graphdef.scan_lowering import (
     known_trip_count,
     remove_unused_functions,
@@ -22,10 +25,15 @@ from hintc.graphdef.scan_lowering import (
     unroll_scan,
 )
 from hintc.graphdef.shapes import infer_shapes, shapes_remembered
-from hintc.ir import SCAN, Graph, Module, Node, Port, Scan
+from hintc.ir import SCAN, Fusion, Graph, Module, Node, Port, Scan
+from hintc.ops import BuiltinLowering, declared
 from hintc.registry import register
 from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
+from hintc_passes.scans.fastest_form import Estimate, fastest_form
+from hintc_passes.scans.inputs import hoist_inputs
+from hintc_passes.scans.packed_cell import spell_packed
+from hintc_passes.scans.tiling import tile_scan
 
 Form = Literal["auto", "fused", "unroll", "while"]
 
@@ -39,22 +47,32 @@ class ChooseForm(Pass):
     """Write every Scan as a fused call, as unrolled steps or as a loop.
 
     Args:
-        form: "auto" fuses what was recognised and makes a loop of the rest, but leaves steps
-            unrolled that were so in the source; the others are wishes for every Scan.
-        optimize_for: "size" or "latency". The same choice for now: the kernel is smallest, and
-            on one thread at batch 1 a plain loop takes 1.4 to 2.3 times as long.
-        max_trip: with form=unroll, Scans of more steps than this become loops.
+        form: "auto" chooses for each Scan by `optimize_for`; the others are wishes for all.
+        optimize_for: "size" fuses what was recognised and makes a loop of the rest, but leaves
+            steps unrolled that were so in the source; "latency" takes the form that an estimate
+            says is the fastest on a CPU.
+        max_trip: Scans of more steps than this are not unrolled.
+        steps: of one iteration of a loop; 0: 1, with optimize_for=latency what is fastest.
+        target: "tflm" runs no loops, so there "auto" fuses whatever is recognised.
+        state: with "persist", "auto" fuses what was recognised: only kernels keep a state.
+        quantize: how weights will be stored; the fastest form depends on it. "int8" is calibrated
+            on fused kernels, so there "auto" fuses too.
     """
 
     name: ClassVar[str] = "choose-form"
     form: Form = "auto"
     optimize_for: Literal["size", "latency"] = "size"
     max_trip: int = 128
+    steps: int = 0
+    target: Literal["tflite", "litert", "tflm"] = "tflite"
+    state: Literal["reset", "persist"] = "reset"
+    quantize: Literal["dynamic", "float16", "int8"] | None = None
 
     @shapes_remembered()
     def run(self, module: Module) -> PassReport:
         """Write every Scan that the main graph reaches in its form."""
         report = PassReport()
+        before = set(module.functions)
         bodies: dict[str, None] = {}
         for graph in needed_graphs(module):
             scans = [node for node in graph.topological() if node.op == SCAN]
@@ -62,39 +80,94 @@ class ChooseForm(Pass):
                 infer_shapes(module, graph, [p for node in scans for p in node.operands])
             for node in scans:
                 bodies[Scan.of(node).body] = None
-                self._choose(module, graph, node, report)
-        remove_unused_functions(module, bodies)
+                self._write(module, graph, node, report)
+        made = dict.fromkeys(name for name in module.functions if name not in before)
+        remove_unused_functions(module, bodies | made if bodies else bodies)
         return report
 
-    def _choose(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
+    def _write(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
         name, scan = node.name, Scan.of(node)
-        wish = scan.form or self.form
         if scan.fusion is None and len(scan.states) > _MOST_STATES:
             reason = f"carries {len(scan.states)} states that depend on each other; kernels carry "
             report.refused("many-states", name, reason + "one (RNN) or two (LSTM)")
-        if wish == "auto" and scan.fusion is None and scan.unrolled:
-            unroll_scan(module, graph, node)
-            report.note("form-unroll", name, f"keeps its {known_trip_count(scan)} unrolled steps")
-            report.count("unrolled")
-            return
+        estimate = self._estimate(module, node, scan)
+        wish = self._wish(scan, estimate)
         try:
             if wish == "unroll":
-                self._check_unrollable(scan)
-                unroll_scan(module, graph, node)
-                report.note("form-unroll", name, f"unrolled into {known_trip_count(scan)} steps")
-                report.count("unrolled")
+                self._unroll(module, graph, node, report, _because(estimate))
                 return
-            if wish == "fused" or (wish == "auto" and scan.fusion is not None):
+            if wish == "fused":
                 op = _check_fusable(graph, node, scan)
                 scan_to_fused_call(module, graph, node)
-                report.fused("form-fused", name, f"becomes one {op}")
+                report.fused("form-fused", name, f"becomes one {op}{_because(estimate)}")
                 report.count("fused")
                 return
         except Refused as refusal:
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
-        scan_to_while(module, graph, node)
-        why = _WITHOUT_STATE if not scan.states else "" if scan.fusion is None else f": form={wish}"
-        report.note("form-while", name, f"becomes a loop without TensorLists{why}")
+            estimate = None
+        self._loop(module, graph, node, report, estimate)
+
+    def _estimate(self, module: Module, node: Node, scan: Scan) -> Estimate | None:
+        """The fastest form, if that is what is asked for."""
+        if self.optimize_for != "latency" or self.target == "tflm" or self.quantize == "int8":
+            return None
+        if scan.form in ("fused", "unroll") or self.form in ("fused", "unroll"):
+            return None
+        if scan.fusion is not None and (self.state == "persist" or not _is_built_in(scan.fusion)):
+            return None
+        only_loops = "while" in (scan.form, self.form)
+        int8 = self.quantize == "dynamic"
+        most = 0 if only_loops else self.max_trip
+        fusable = not only_loops and _can_be_fused(node.graph, node, scan)
+        return fastest_form(module, node, int8=int8, max_trip=most, fusable=fusable)
+
+    def _wish(self, scan: Scan, estimate: Estimate | None) -> str:
+        wish = scan.form or self.form
+        if wish != "auto":
+            return wish
+        if estimate is not None:
+            return estimate.form
+        if scan.fusion is not None:
+            return "fused"
+        return "unroll" if scan.unrolled else "while"
+
+    def _unroll(
+        self, module: Module, graph: Graph, node: Node, report: PassReport, why: str
+    ) -> None:
+        scan = Scan.of(node)
+        wished = "unroll" in (scan.form, self.form)
+        if wished:
+            self._check_unrollable(scan)
+        steps, name = known_trip_count(scan), node.name
+        keeps = scan.unrolled and not wished and not why
+        unroll_scan(module, graph, _spelled_for_loops(module, graph, node))
+        text = f"keeps its {steps} unrolled steps" if keeps else f"unrolled into {steps} steps{why}"
+        report.note("form-unroll", name, text)
+        report.count("unrolled")
+
+    def _loop(
+        self,
+        module: Module,
+        graph: Graph,
+        node: Node,
+        report: PassReport,
+        estimate: Estimate | None,
+    ) -> None:
+        name, scan = node.name, Scan.of(node)
+        loop = _spelled_for_loops(module, graph, node)
+        tile = self.steps or (estimate.tile if estimate else 1)
+        tiled = tile_scan(module, graph, loop, tile) if tile > 1 else None
+        scan_to_while(module, graph, tiled or loop)
+        what = "becomes a loop without TensorLists"
+        if tiled is not None:
+            what += f", {tile} steps in each iteration"
+        if not scan.states:
+            what += _WITHOUT_STATE
+        elif estimate is not None:
+            what += _because(estimate)
+        elif scan.fusion is not None:
+            what += f": form={scan.form or self.form}"
+        report.note("form-while", name, what)
         report.count("loops")
 
     def _check_unrollable(self, scan: Scan) -> None:
@@ -113,6 +186,33 @@ class ChooseForm(Pass):
                 f"would be unrolled into {trip} steps, more than max_trip={self.max_trip}",
                 "Raise max_trip of choose-form.",
             )
+
+
+def _spelled_for_loops(module: Module, graph: Graph, node: Node) -> Node:
+    """The same Scan with its gates packed and its inputs' products before it, where that goes."""
+    read_final_rows_from_states(module, graph, node)
+    packed = spell_packed(module, graph, node)
+    if packed is None:
+        return node
+    return hoist_inputs(module, graph, packed) or packed
+
+
+def _is_built_in(fusion: Fusion) -> bool:
+    """True for kernels of TFLite; how fast one is of somebody's own, nobody here can know."""
+    op = declared(fusion.op)
+    return op is not None and isinstance(op.lowering, BuiltinLowering)
+
+
+def _because(estimate: Estimate | None) -> str:
+    return "" if estimate is None else f": {estimate.reason}"
+
+
+def _can_be_fused(graph: Graph, node: Node, scan: Scan) -> bool:
+    try:
+        _check_fusable(graph, node, scan)
+    except Refused:
+        return False
+    return True
 
 
 def _check_fusable(graph: Graph, node: Node, scan: Scan) -> str:

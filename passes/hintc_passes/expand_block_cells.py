@@ -15,7 +15,7 @@ import numpy as np
 
 from hintc.call_graph import needed_graphs
 from hintc.graphdef.emit import Emitter
-from hintc.graphdef.loop_builder import reads_last
+from hintc.graphdef.final_rows import reads_last
 from hintc.graphdef.shapes import infer_shapes, shapes_remembered
 from hintc.ir import DType, Function, Graph, Module, Node, Port, Scan
 from hintc.ir.scan import dtype_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hintc.graphdef.emit import Emitter, known_array
-from hintc.graphdef.loop_builder import reads_last
+from hintc.graphdef.final_rows import reads_last
 from hintc.ir import DType, Graph, Node, Port
 from hintc.ir.scan import dtype_of
 from hintc.remark import Refused

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hintc.graphdef.loop_builder import reads_last
+from hintc.graphdef.final_rows import reads_last
 from hintc.ir import Graph, Module, Node, Port, Scan
 from hintc_passes.analysis.products import PRODUCTS
 from hintc_passes.analysis.values import reads_first

@@ -9,7 +9,9 @@ import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter
+from hintc.graphdef.shapes import infer_shapes
 from hintc.ir import AttributeValue, DType, Graph, Module, Node, Port, Scan, producers
+from hintc.ir.opdefs import is_stateful
 from hintc.ir.scan import dtype_of
 from hintc_passes.scans.outputs import ELEMENTWISE, forget_shapes, is_elementwise, row_ranks
 from hintc_passes.scans.step import Step, add_in_place_of, new_step
@@ -34,6 +36,8 @@ class _Hoisting:
         self._step, self._scan = Step.of(module, node), Scan.of(node)
         self._backwards = dict(zip(self._step.xs, self._scan.reverse_xs, strict=True))
         """For each value of the body that rows of the inputs decide: is it read from the end?"""
+        self._unchanging: set[Node] = set()
+        """Nodes that compute the same in every step, from invariants and constants."""
         self.moved: dict[Port, None] = {}
         """What the rest of the step reads of the nodes that move."""
         if any(n.op == "MatMul" for n in self._step.graph):
@@ -44,6 +48,8 @@ class _Hoisting:
         ranks = row_ranks(self._module, self._node, _OPS)
         products: set[Node] = set()
         for node in step.graph.topological():
+            if self._computes_the_same(node):
+                self._unchanging.add(node)
             movable = node.op in ("Identity", "MatMul") or is_elementwise(node)
             if movable and self._is_of_inputs(node, ranks):
                 varying = [p for p in node.operands if p in self._backwards]
@@ -60,15 +66,21 @@ class _Hoisting:
             return True
         return any(Port(use.node) not in self._backwards for use in self._step.graph.uses(node))
 
+    def _computes_the_same(self, node: Node) -> bool:
+        if not node.operands or node.controls or is_stateful(node):
+            return False
+        return all(self._is_fixed(p) for p in node.operands)
+
+    def _is_fixed(self, port: Port) -> bool:
+        return port.node in self._unchanging or self._step.is_fixed(port)
+
     def _is_of_inputs(self, node: Node, ranks: Mapping[Port, int | None]) -> bool:
         """True if the node computes the same rows from whole sequences."""
         varying = [p for p in node.operands if p in self._backwards]
         if not varying or len({self._backwards[p] for p in varying}) > 1:
             return False
         rank = ranks.get(Port(node))
-        if rank is None or any(
-            p not in varying and not self._step.is_fixed(p) for p in node.operands
-        ):
+        if rank is None or any(p not in varying and not self._is_fixed(p) for p in node.operands):
             return False
         if node.op == "MatMul":
             plain = not node.attributes.get("transpose_a")
@@ -110,18 +122,22 @@ class _Hoisting:
         graph = self._graph
         emit = Emitter(graph, product.name, self._node.origin or (self._node.name,))
         x, w = product.operands
-        sizes = emit.shape(x, "sizes")
-        rows = emit.pack(
-            [emit.constant(np.int32(-1)), emit.element(sizes, 2, "features")], "rows_shape"
-        )
-        kind: dict[str, AttributeValue] = {"T": dtype_of(x), "Tshape": DType.INT32}
-        flat = emit.node("Reshape", [x, rows], kind, "rows")
+        shapes = infer_shapes(self._module, graph, [x, w])
+        steps, batch, features = shapes[x].dims or (-1, -1, -1)
+        flat = emit.reshape(x, (-1,), 2, (features,), "rows")
         graph.set_operands(product, [flat, w])
         uses = graph.uses(Port(product))
         across = 0 if product.attributes.get("transpose_b") else 1
-        width = emit.element(emit.shape(w, "weights_shape"), across, "units")
-        dims = [emit.element(sizes, 0, "steps"), emit.element(sizes, 1, "batch"), width]
-        whole = emit.node("Reshape", [Port(product), emit.pack(dims, "shape")], kind, "sequence")
+        units = (shapes[w].dims or (-1, -1))[across]
+        if (steps, batch, units).count(-1) > 1:
+            sizes = emit.shape(x, "sizes")
+            width = emit.element(emit.shape(w, "weights_shape"), across, "units")
+            dims = [emit.element(sizes, 0, "steps"), emit.element(sizes, 1, "batch"), width]
+            shape = emit.pack(dims, "shape")
+        else:
+            shape = emit.constant(np.array((steps, batch, units), np.int32), "shape")
+        kind: dict[str, AttributeValue] = {"T": dtype_of(x), "Tshape": DType.INT32}
+        whole = emit.node("Reshape", [Port(product), shape], kind, "sequence")
         for use in uses:
             graph.set_operand(use.node, use.slot, whole)
         return whole
