@@ -11,13 +11,13 @@ from click.testing import CliRunner
 import hintc
 from hintc.cli.passes import passes_command
 from hintc.errors import EquivalenceError, HintcError, VerifyError
+from hintc.flexbuffer import load_attributes
 from hintc.ir import FunctionRef
 from hintc.ops import AttributeSpec, Constraint, FusedOp, OperandSlot, Use
 from hintc.pattern import Match
 from hintc.remark import Refused
 from hintc.rewrite import Emitter
 from hintc.tflite.flatbuffer import Model
-from hintc.flexbuffer import load_attributes
 
 Arrays = dict[str, Any]
 
