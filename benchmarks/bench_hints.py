@@ -15,6 +15,8 @@ from measuring import exponent, seconds
 
 SIZES = (100, 200, 400, 1_000, 2_000)
 THEIRS = (100, 200, 400)
+PIPELINES = ("collect-hints,fuse-hints", "default")
+"""What TensorFlow's function does, collecting, fusing and lowering; and everything hintc does."""
 THEIRS_ALL = (*THEIRS, 1_000)
 
 
@@ -51,19 +53,24 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="TensorFlow's on 1,000 hints: minutes")
     peers = THEIRS_ALL if parser.parse_known_args()[0].all else THEIRS
     out = sys.stdout
-    out.write(f"{'hints':>8} {'hintc.compile':>14} {'TensorFlow stubs':>18} {'ratio':>8}\n")
-    times = []
+    heads = ("hints alone", "default", "TensorFlow stubs", "ratios")
+    out.write(f"{'hints':>8}" + "".join(f"{head:>18}" for head in heads) + "\n")
+    times: dict[str, list[float]] = {pipeline: [] for pipeline in PIPELINES}
     hintc.compile(chain(2), ["x"], ["y"])  # registries are read on first use
     for count in SIZES:
         graph_def = chain(count)
-        ours = seconds(partial(hintc.compile, graph_def, ["x"], ["y"]))
-        times.append(ours)
-        out.write(f"{count:8} {ours:12.3f} s")
+        out.write(f"{count:8}")
+        for pipeline, taken in times.items():
+            run = partial(hintc.compile, graph_def, ["x"], ["y"], pipeline=pipeline)
+            taken.append(seconds(run))
+            out.write(f"{taken[-1]:16.3f} s")
         if count in peers:
             other = seconds(partial(theirs, graph_def))
-            out.write(f" {other:16.3f} s {other / ours:7.1f}x")
+            ratios = " ".join(f"{other / taken[-1]:8.1f}" for taken in times.values())
+            out.write(f"{other:16.3f} s{ratios:>18}")
         out.write("\n")
-    out.write(f"growth exponent of hintc.compile: {exponent(SIZES, times):.2f}\n")
+    grown = ", ".join(f"{exponent(SIZES, taken):.2f}" for taken in times.values())
+    out.write(f"growth exponents of hintc.compile: {grown}\n")
 
 
 if __name__ == "__main__":

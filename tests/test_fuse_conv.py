@@ -9,7 +9,7 @@ import hintc
 from hintc.equivalence import check_equivalence
 from hintc.ops.convolution import FUSED_CONV_2D
 from hintc.tflite.inspect import op_counts
-from pass_cases import lines, run
+from pass_cases import check_meaning, lines, run
 
 HEAD = """
 graph {
@@ -87,6 +87,37 @@ def test_an_activation_without_a_kernel_stays() -> None:
 def test_left_alone_with_a_reason(node: str, code: str) -> None:
     _, report = run("fuse-conv", HEAD + node + "\n}")
     assert code in [remark.code for remark in report.remarks]
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "before", "after", "folded"),
+    [
+        (8, 1, 1, 1, True),
+        (-1, 1, 1, 1, True),  # whatever the size
+        (8, 2, 0, 1, True),
+        (7, 2, 1, 1, True),
+        (8, 2, 1, 1, False),
+        (7, 2, 0, 1, False),
+        (-1, 2, 0, 1, False),
+        (8, 1, 0, 2, False),
+    ],
+)
+def test_a_pad_becomes_padding_where_it_is_same(
+    size: int, stride: int, before: int, after: int, folded: bool
+) -> None:
+    import tensorflow as tf
+
+    shape = [None, *([None if size < 0 else size] * 2), 2]
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, shape, "x")
+        pad = tf.pad(x, [[0, 0], [before, after], [before, after], [0, 0]])
+        y = tf.nn.conv2d(pad, np.ones([3, 3, 2, 2], np.float32), stride, "VALID")
+        tf.nn.relu(y, name="y")
+    width = 6 if size < 0 else size
+    values = np.random.default_rng(0).normal(size=(2, width, width, 2))
+    feed = {"x:0": values.astype(np.float32)}
+    module, _ = check_meaning("fuse-conv,eliminate-dead-code", graph.as_graph_def(), feed, ["y:0"])
+    assert ("Pad" not in {node.op for node in module.graph}) == folded
 
 
 def test_a_model_that_is_quantised_is_left_to_the_converter() -> None:

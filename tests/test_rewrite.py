@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from bench_patterns import Calls, Dense, Nowhere, blocks
 from hintc.errors import HintcError
 from hintc.ir import DType, Graph, Module, Node, Port
 from hintc.pattern import Match, OpBuilder
@@ -291,3 +292,13 @@ def test_cost_is_linear_in_the_graph() -> None:
 
     work(100)  # definitions are looked up on first use
     assert work(2000) < 4 * work(500) * 1.1
+
+
+@pytest.mark.parametrize("rule", [Nowhere(), Dense(), Calls()], ids=lambda rule: str(rule.name))
+def test_cost_of_a_fixed_pattern_is_linear(rule: RewritePass) -> None:
+    def work(nodes: int) -> int:
+        module = blocks(nodes)
+        return calls_made(lambda: rule.run(module))
+
+    work(100)  # definitions are looked up on first use
+    assert work(4000) < 4 * work(1000) * 1.1

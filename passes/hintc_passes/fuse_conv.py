@@ -3,7 +3,8 @@
 Recognises Conv2D, DepthwiseConv2dNative and MatMul with constant float32 weights; then, as far as
 they are there, BiasAdd or Add of a constant with one number for each channel, and an activation. In
 a Conv1D, which TensorFlow writes as a Conv2D between ExpandDims and Squeeze, the Squeeze is moved
-behind bias and activation first: one of a kind comes before the other without changing a value.
+behind bias and activation first, which changes no value; and a Pad that adds what padding SAME
+would add becomes that padding.
 
 Makes, with ``emit=builtin``, a call of CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED with the
 activation in it; with ``emit=custom`` one of FusedConv2D, FusedDepthwiseConv2D or FusedMatMul, for
@@ -16,13 +17,15 @@ which TensorFlow's converter does for its own operators only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from hintc.ir import DType, Module, Node, Port
+from hintc.call_graph import needed_graphs
+from hintc.graphdef.shapes import infer_shapes
+from hintc.ir import DType, Module, Node, Port, Shape
 from hintc.ops import FusedOp, Target
 from hintc.ops.convolution import (
     BUILTIN_ACTIVATIONS,
@@ -54,6 +57,7 @@ _ACTIVATIONS = {
     "Selu": "SELU",
     "Softplus": "SOFTPLUS",
 }
+_WINDOWED = ("Conv2D", "DepthwiseConv2dNative")
 _ADDS = ("Add", "AddV2", "BiasAdd")
 
 
@@ -84,13 +88,79 @@ class FuseConv(Pass):
                 "Use emit=custom if your own kernels shall get them, in float32.",
             )
             return report
-        for rule in (_SinkSqueeze(), _Fuse(emit=self.emit, target=self.target)):
+        rules = (
+            _FoldPads(_padded_shapes(module)),
+            _SinkSqueeze(),
+            _Fuse(emit=self.emit, target=self.target),
+        )
+        for rule in rules:
             found = rule.run(module)
             if found.changed:
                 report.count(rule.name, found.counts["rewritten"])
             report.remarks.extend(found.remarks)
             report.near_misses.extend(found.near_misses)
         return report
+
+
+@dataclass(frozen=True)
+class _FoldPads(RewritePass):
+    """A convolution of what is padded with zeros as SAME would is one with padding SAME."""
+
+    name: ClassVar[str] = "paddings folded"
+    shapes: Mapping[Port, Shape] = field(default_factory=dict)
+
+    def pattern(self, op: OpBuilder, x: Any) -> Any:
+        """TensorFlow pads with zeros in Pad; PadV2 may pad with anything."""
+        padded = op.Pad(x, op.constant(as_="paddings"))
+        kernel = op.constant(as_="filter")
+        return op[_WINDOWED](padded, kernel, padding="VALID", data_format="NHWC", as_="linear")
+
+    def accept(self, match: Match) -> Refusal | None:
+        """With a stride of 1 it is the same for all sizes; else the sizes must be known."""
+        linear, paddings = match.node("linear"), match.constant("paddings")
+        channels = Channels.of(linear)
+        shape = self.shapes.get(match["x"], Shape(None)).dims
+        sizes = shape[1:3] if shape is not None and len(shape) == 4 else (-1, -1)
+        window = _window(linear)
+        given = np.zeros((4, 2)) if paddings is None else paddings
+        if channels is not None and not given[[0, 3]].any():
+            same = [
+                _same_padding(size, width, window, axis)
+                for size, width, axis in zip(sizes, channels.weights.shape[:2], "hw", strict=True)
+            ]
+            if [tuple(row) for row in given[1:3].tolist()] == same:
+                return None
+        return Refusal("conv-pad-stays", "the Pad before it is not what padding SAME would add")
+
+    def rewrite(self, match: Match, new: Emitter) -> Node:
+        """The convolution, with its own padding."""
+        linear = match.node("linear")
+        attributes = {**dict(linear.attributes.items()), "padding": b"SAME"}
+        return new.add(linear.op, [match["x"], match["filter"]], attributes)
+
+
+def _same_padding(
+    size: int, width: int, window: Mapping[str, object], axis: str
+) -> tuple[int, int] | None:
+    """What SAME adds before and after (tensorflow/core/framework/common_shape_fns.cc)."""
+    stride, dilation = window[f"stride_{axis}"], window[f"dilation_{axis}"]
+    assert isinstance(stride, int)
+    assert isinstance(dilation, int)
+    lost = (width - 1) * dilation
+    if stride > 1:
+        if size < 0:
+            return None
+        lost = max((-(-size // stride) - 1) * stride + lost + 1 - size, 0)
+    return lost // 2, lost - lost // 2
+
+
+def _padded_shapes(module: Module) -> dict[Port, Shape]:
+    """Shapes of what is padded before a convolution, all at once."""
+    found: dict[Port, Shape] = {}
+    for graph in needed_graphs(module):
+        padded = [n.operands[0].node for n in graph if n.op in _WINDOWED]
+        found.update(infer_shapes(module, graph, [p.operands[0] for p in padded if p.op == "Pad"]))
+    return found
 
 
 @dataclass(frozen=True)
@@ -101,7 +171,7 @@ class _SinkSqueeze(RewritePass):
 
     def pattern(self, op: OpBuilder, x: Any) -> Any:
         """One step at a time: the bias, then the activation."""
-        conv = op["Conv2D", "DepthwiseConv2dNative"](x, op.constant(as_="filter"), as_="linear")
+        conv = op[_WINDOWED](x, op.constant(as_="filter"), as_="linear")
         bias, inner = op.constant(as_="bias"), op.constant(as_="inner_bias")
         value = op.optional(lambda v: op[_ADDS](v, inner, as_="inner_add"), conv)
         squeezed = op.Squeeze(value, as_="squeeze")
