@@ -172,8 +172,8 @@ def test_users_op_that_lowers_to_a_builtin() -> None:
 
 
 def test_a_built_in_name_that_is_not_declared_is_refused() -> None:
-    graph = conv_graph(FusedOp.custom("CONV_2D"), {})
-    with pytest.raises(HintcError, match="CONV_2D is not declared"):
+    graph = conv_graph(FusedOp.custom("TRANSPOSE_CONV"), {})
+    with pytest.raises(HintcError, match="TRANSPOSE_CONV is not declared"):
         converted(graph)
 
 
