@@ -305,7 +305,7 @@ def test_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     source = small_models.write(small_models.two_headed_graph(), tmp_path / "g.pb")
     data, out = tmp_path / "data.npz", tmp_path / "m.tflite"
     random = np.random.default_rng(0)
-    np.savez(data, **{name: random.standard_normal((20, 4)) for name in "ab"})
+    np.savez(data, a=random.standard_normal((20, 4)), b=random.standard_normal((20, 4)))
     ends = ["--input", "a", "--input", "b", "--output", "first", "--output", "second"]
     arguments = [
         "convert",

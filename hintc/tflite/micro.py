@@ -80,11 +80,13 @@ def estimated_arena(model: Model) -> int:
 
     Values that live at the same time get places beside each other, the largest first (as
     micro/memory_planner/greedy_memory_planner.cc does); variables and what the interpreter notes
-    down are added. Of loops and conditions all bodies count.
+    down are added. The bodies of a loop take turns in one place.
     """
-    return sum(_planned(subgraph) + _persistent(subgraph) for subgraph in model.subgraphs) + (
-        _INTERPRETER
-    )
+    main = model.subgraphs[0].graph
+    total = _INTERPRETER + _PER_INPUT_OR_OUTPUT * (len(main.inputs) + len(main.outputs))
+    planned = [_planned(subgraph) for subgraph in model.subgraphs]
+    total += planned[0] + max(planned[1:], default=0)
+    return total + sum(_persistent(subgraph) for subgraph in model.subgraphs)
 
 
 def _check_operators(model: Model) -> None:
@@ -205,10 +207,9 @@ def _scratch(subgraph: Subgraph, op: Operator) -> list[int]:
 
 
 def _persistent(subgraph: Subgraph) -> int:
-    graph = subgraph.graph
-    total = _PER_TENSOR * len(graph.tensors)
-    total += _PER_INPUT_OR_OUTPUT * (len(graph.inputs) + len(graph.outputs))
-    for index in range(len(graph.tensors)):
+    count = len(subgraph.graph.tensors)
+    total = _PER_TENSOR * count
+    for index in range(count):
         if subgraph.tensor(index).isVariable:
             total += _bytes(subgraph, index)
     for op in subgraph.operators:

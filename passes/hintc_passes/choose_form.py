@@ -26,7 +26,7 @@ from hintc.graphdef.scan_lowering import (
 )
 from hintc.graphdef.shapes import infer_shapes, shapes_remembered
 from hintc.ir import SCAN, Fusion, Graph, Module, Node, Port, Scan
-from hintc.ops import BuiltinLowering, declared
+from hintc.ops import BuiltinLowering, Target, declared
 from hintc.registry import register
 from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
@@ -53,7 +53,7 @@ class ChooseForm(Pass):
             says is the fastest on a CPU.
         max_trip: Scans of more steps than this are not unrolled.
         steps: of one iteration of a loop; 0: 1, with optimize_for=latency what is fastest.
-        target: "tflm" runs no loops, so there "auto" fuses whatever is recognised.
+        target: for "tflm" "auto" fuses whatever its kernels can do.
         state: with "persist", "auto" fuses what was recognised: only kernels keep a state.
         quantize: how weights will be stored; the fastest form depends on it. "int8" is calibrated
             on fused kernels, so there "auto" fuses too.
@@ -64,7 +64,7 @@ class ChooseForm(Pass):
     optimize_for: Literal["size", "latency"] = "size"
     max_trip: int = 128
     steps: int = 0
-    target: Literal["tflite", "litert", "tflm"] = "tflite"
+    target: Target = "tflite"
     state: Literal["reset", "persist"] = "reset"
     quantize: Literal["dynamic", "float16", "int8"] | None = None
 
@@ -97,7 +97,7 @@ class ChooseForm(Pass):
                 self._unroll(module, graph, node, report, _because(estimate))
                 return
             if wish == "fused":
-                op = _check_fusable(graph, node, scan)
+                op = _check_fusable(graph, node, scan, self.target)
                 scan_to_fused_call(module, graph, node)
                 report.fused("form-fused", name, f"becomes one {op}{_because(estimate)}")
                 report.count("fused")
@@ -118,7 +118,7 @@ class ChooseForm(Pass):
         only_loops = "while" in (scan.form, self.form)
         int8 = self.quantize == "dynamic"
         most = 0 if only_loops else self.max_trip
-        fusable = not only_loops and _can_be_fused(node.graph, node, scan)
+        fusable = not only_loops and _can_be_fused(node.graph, node, scan, self.target)
         return fastest_form(module, node, int8=int8, max_trip=most, fusable=fusable)
 
     def _wish(self, scan: Scan, estimate: Estimate | None) -> str:
@@ -207,19 +207,20 @@ def _because(estimate: Estimate | None) -> str:
     return "" if estimate is None else f": {estimate.reason}"
 
 
-def _can_be_fused(graph: Graph, node: Node, scan: Scan) -> bool:
+def _can_be_fused(graph: Graph, node: Node, scan: Scan, target: Target) -> bool:
     try:
-        _check_fusable(graph, node, scan)
+        _check_fusable(graph, node, scan, target)
     except Refused:
         return False
     return True
 
 
-def _check_fusable(graph: Graph, node: Node, scan: Scan) -> str:
+def _check_fusable(graph: Graph, node: Node, scan: Scan, target: Target) -> str:
     """Name of the fused op.
 
     Raises:
-        Refused: there is none, or something reads what it does not give.
+        Refused: there is none, the target has no such kernel, or something reads what it does not
+            give.
     """
     if scan.fusion is None:
         raise Refused(
@@ -227,6 +228,11 @@ def _check_fusable(graph: Graph, node: Node, scan: Scan) -> str:
             "cannot be fused: no fused op was recognised in it",
             "The remarks of the recognising passes say what differs.",
         )
+    op = declared(scan.fusion.op)
+    if op is not None and target == "tflm":
+        reasons = op.refusals(tuple(scan.fusion.operands), scan.fusion.attributes, target=target)
+        if reasons:
+            raise Refused("form-fused-target", f"cannot be fused: {'; '.join(reasons)}")
     for at, name in enumerate(scan.fusion.results):
         readers = graph.uses(Port(node, at))
         if name is None and readers:
