@@ -57,6 +57,7 @@ def is_registered(model: bytes) -> bool:
 
 
 if __name__ == "__main__":
+    MicroInterpreter(one_operator("ABS"))  # the package is imported here, not in every child
     for operator in builtin_names().values():
         named = not operator.startswith(("CUSTOM", "STABLEHLO"))
         if named and is_registered(one_operator(operator)):
