@@ -27,6 +27,7 @@ RNN = "UNIDIRECTIONAL_SEQUENCE_RNN"
 RUNTIMES: tuple[RuntimeName, ...] = ("litert", "tensorflow")
 STEPS, WIDTH, CLASSES, WORDS = 6, 5, 4, 20
 layers = keras.layers
+WIDE = keras.initializers.RandomUniform(-2, 2, seed=1)
 
 
 def model_of(*stack: Any, shape: tuple[int, ...] = (STEPS, WIDTH), dtype: str = "float32") -> Any:
@@ -80,7 +81,9 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, int], tuple[str, ...]]] = {
         (),
     ),
     "embedding front": (
-        lambda: model_of(layers.Embedding(WORDS, 6), layers.LSTM(8), shape=(STEPS,), dtype="int32"),
+        lambda: model_of(
+            layers.Embedding(WORDS, 6, WIDE), layers.LSTM(8), shape=(STEPS,), dtype="int32"
+        ),
         {LSTM: 1, "GATHER": 1},
         (),
     ),
@@ -305,7 +308,7 @@ def test_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     source = small_models.write(small_models.two_headed_graph(), tmp_path / "g.pb")
     data, out = tmp_path / "data.npz", tmp_path / "m.tflite"
     random = np.random.default_rng(0)
-    np.savez(data, **{name: random.standard_normal((20, 4)) for name in "ab"})
+    np.savez(data, a=random.standard_normal((20, 4)), b=random.standard_normal((20, 4)))
     ends = ["--input", "a", "--input", "b", "--output", "first", "--output", "second"]
     arguments = [
         "convert",

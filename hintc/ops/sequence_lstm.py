@@ -9,7 +9,7 @@ normalisation are those of TensorFlow Lite's kernel (kernels/lstm_eval.cc), meas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -193,14 +193,22 @@ def reference(
     }
 
 
+Watch = Callable[[str, Array], None]
+"""Told a value inside of a step: ``"hidden"``, what is projected, or a gate by name, before
+its normalisation; [batch, n_cell]."""
+
+
 def sequences(
-    operands: Mapping[str, npt.ArrayLike], attributes: Mapping[str, AttributeValue]
+    operands: Mapping[str, npt.ArrayLike],
+    attributes: Mapping[str, AttributeValue],
+    watch: Watch = lambda name, value: None,
 ) -> tuple[Array, Array]:
     """Output and cell state after each step; the cell states the op itself keeps inside.
 
     Args:
         operands: see `reference`.
         attributes: see `reference`.
+        watch: told values inside of each step.
 
     Returns:
         [time, batch, n_out] and [time, batch, n_cell].
@@ -214,7 +222,7 @@ def sequences(
     outputs = np.zeros((x.shape[0], x.shape[1], n_out))
     cells = np.zeros((x.shape[0], x.shape[1], n_cell))
     for time in range(x.shape[0]):
-        h, c = _step(values, attrs, x[time], h, c)
+        h, c = _step(values, attrs, (x[time], h, c), watch)
         outputs[time], cells[time] = h, c
     return outputs, cells
 
@@ -222,18 +230,23 @@ def sequences(
 def _step(
     values: Mapping[str, Array],
     attributes: Mapping[str, AttributeValue],
-    x: Array,
-    h: Array,
-    c: Array,
+    before: tuple[Array, Array, Array],
+    watch: Watch,
 ) -> tuple[Array, Array]:
+    x, h, c = before
     activation = str(attributes["activation"])
-    forget = sigmoid(_gate(values, "forget", x, h, c))
+
+    def gate(name: str) -> Array:
+        return _gate(values, name, (x, h, c), watch)
+
+    forget = sigmoid(gate("forget"))
     coupled = "input_to_input_weights" not in values
-    write = 1 - forget if coupled else sigmoid(_gate(values, "input", x, h, c))
-    c = forget * c + write * activate(activation, _gate(values, "cell", x, h, c))
+    write = 1 - forget if coupled else sigmoid(gate("input"))
+    c = forget * c + write * activate(activation, gate("cell"))
     c = _clip(c, attributes["cell_clip"])
     # The output gate's peephole looks at the new cell state, the other two at the old one.
-    h = sigmoid(_gate(values, "output", x, h, c)) * activate(activation, c)
+    h = sigmoid(gate("output")) * activate(activation, c)
+    watch("hidden", h)
     if "projection_weights" in values:
         h = h @ values["projection_weights"].T
         if "projection_bias" in values:
@@ -242,11 +255,15 @@ def _step(
     return h, c
 
 
-def _gate(values: Mapping[str, Array], gate: str, x: Array, h: Array, c: Array) -> Array:
+def _gate(
+    values: Mapping[str, Array], gate: str, at: tuple[Array, Array, Array], watch: Watch
+) -> Array:
+    x, h, c = at
     z = x @ values[f"input_to_{gate}_weights"].T + h @ values[f"recurrent_to_{gate}_weights"].T
     peephole = values.get(f"cell_to_{gate}_weights")
     if peephole is not None:
         z = z + c * peephole
+    watch(gate, z)
     scale = values.get(f"{gate}_layer_norm_coefficients")
     if scale is not None:
         centred = z - z.mean(-1, keepdims=True)
