@@ -27,6 +27,7 @@ RNN = "UNIDIRECTIONAL_SEQUENCE_RNN"
 RUNTIMES: tuple[RuntimeName, ...] = ("litert", "tensorflow")
 STEPS, WIDTH, CLASSES, WORDS = 6, 5, 4, 20
 layers = keras.layers
+WIDE = keras.initializers.RandomUniform(-2, 2, seed=1)
 
 
 def model_of(*stack: Any, shape: tuple[int, ...] = (STEPS, WIDTH), dtype: str = "float32") -> Any:
@@ -80,7 +81,9 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, int], tuple[str, ...]]] = {
         (),
     ),
     "embedding front": (
-        lambda: model_of(layers.Embedding(WORDS, 6), layers.LSTM(8), shape=(STEPS,), dtype="int32"),
+        lambda: model_of(
+            layers.Embedding(WORDS, 6, WIDE), layers.LSTM(8), shape=(STEPS,), dtype="int32"
+        ),
         {LSTM: 1, "GATHER": 1},
         (),
     ),

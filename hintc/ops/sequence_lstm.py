@@ -9,7 +9,7 @@ normalisation are those of TensorFlow Lite's kernel (kernels/lstm_eval.cc), meas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -208,19 +208,31 @@ def reference(
     }
 
 
+Watch = Callable[[str, Array], None]
+"""Told a value inside of a step: ``"hidden"``, what is projected, or a gate by name, before
+its normalisation; [batch, n_cell]."""
+
+
 def sequences(
     operands: Mapping[str, npt.ArrayLike],
     attributes: Mapping[str, AttributeValue],
     arithmetic: Exact = EXACT,
+    watch: Watch = lambda name, value: None,
 ) -> tuple[Array, Array]:
-    """Output and cell state after each step; arguments as `reference`.
+    """Output and cell state after each step; the cell states the op itself keeps inside.
+
+    Args:
+        operands: see `reference`.
+        attributes: see `reference`.
+        arithmetic: see `reference`.
+        watch: told values inside of each step.
 
     Returns:
         [time, batch, n_out] and [time, batch, n_cell].
     """
     values = {name: np.asarray(value, np.float64) for name, value in operands.items()}
     attrs = UNIDIRECTIONAL_SEQUENCE_LSTM.checked_attributes(attributes)
-    cell = _Cell(values, attrs, arithmetic)
+    cell = _Cell(values, attrs, arithmetic, watch)
     sources = {
         name: values[name] if attrs["time_major"] else values[name].swapaxes(0, 1)
         for name in ("input", "auxiliary_input")
@@ -244,6 +256,7 @@ class _Cell:
     values: Mapping[str, Array]
     attributes: Mapping[str, AttributeValue]
     arithmetic: Exact
+    watch: Watch
 
     def step(self, sources: Mapping[str, Array], h: Array, c: Array) -> tuple[Array, Array]:
         """The next h and c; `sources` are the step's inputs, [batch, n] each."""
@@ -255,6 +268,7 @@ class _Cell:
         c = _clip(c, self.attributes["cell_clip"])
         # The output gate's peephole looks at the new cell state, the other two at the old one.
         h = sigmoid(self.gate("output", sources, h, c)) * activate(activation, c)
+        self.watch("hidden", h)
         if "projection_weights" in self.values:
             h = self.arithmetic.product(h, self.values["projection_weights"])
             h = h + self.values.get("projection_bias", 0.0)
@@ -271,6 +285,7 @@ class _Cell:
         peephole = values.get(f"cell_to_{gate}_weights")
         if peephole is not None:
             z = z + c * self.arithmetic.weight(peephole)
+        self.watch(gate, z)
         scale = values.get(f"{gate}_layer_norm_coefficients")
         if scale is not None:
             centred = z - z.mean(-1, keepdims=True)

@@ -1,16 +1,9 @@
 """Calibration: the range of every float tensor of a legalised model, over sample inputs.
 
-TensorFlow's calibrator runs the model, the bodies of its loops included, and keeps the least and
-the greatest value of each tensor. Two things it does not do:
-
-* It resets variables before the first invoke and fails on models that write them. By then it has
-  allocated everything, and such models start each invoke from their own initial states; so that
-  failure is passed over. A state of a fixed size would be laid out in the arena, where the
-  calibrator then finds no memory: its shape is fed at run time here, which puts it on the heap.
-* It crashes on a loop whose values have a fixed size (TensorFlow 2.21): there the shapes of the
-  inputs are fed too.
-* It looks at an LSTM's cell state behind the last step only. `hintc.tflite.cell_ranges` computes
-  the other steps.
+The model runs with all its tensors as outputs. What an LSTM keeps inside follows from what it reads
+(`hintc.tflite.cell_ranges`). TensorFlow's own calibrator is asked for the bodies of loops only: of
+an LSTM's cell state it sees the last step alone, and it ignores initial states that the model
+computes (measured).
 """
 
 from __future__ import annotations
@@ -22,16 +15,13 @@ import numpy as np
 
 from hintc.errors import HintcError
 from hintc.runtime.stream import captured_output
-from hintc.tflite.flatbuffer import Array, Model, Subgraph
-from hintc.tflite.kernel import state_kernels
+from hintc.tflite.cell_ranges import LstmTrace
+from hintc.tflite.flatbuffer import Array, Model, Operator, Subgraph
+from hintc.tflite.kernel import Kernel, state_kernels
 from hintc.tflite.prune import remove_unused_codes
-from hintc.tflite.schema import schema
+from hintc.tflite.ranges import Ranges, Sample, joint, range_of, runs, stored_range
 from hintc.tflite.state_cut import SHAPE_OPERAND
 
-Sample = Sequence[Array]
-"""One value for each input, in the model's order."""
-Ranges = dict[tuple[int, int], tuple[float, float]]
-"""(subgraph, tensor) -> least and greatest value."""
 Progress = Callable[[int, int], None]
 """Told how many samples of how many are done."""
 
@@ -43,57 +33,106 @@ def with_intermediates(tflite: bytes) -> Model:
     return Model.read(bytes(calibrator.add_intermediate_tensors(tflite)))
 
 
-def tensor_ranges(model: Model, samples: Sequence[Sample], progress: Progress) -> Ranges:
+def tensor_ranges(
+    model: Model, samples: Sequence[Sample], *, persist: bool, progress: Progress
+) -> Ranges:
     """The ranges of all float tensors.
 
     Args:
         model: legalised, with the tensors of `with_intermediates`; it is not changed.
         samples: at least one.
+        persist: states go on from one sample to the next.
         progress: called after each sample.
 
     Raises:
-        HintcError: the calibrator cannot run the model.
+        HintcError: the model does not run, or gives values that are not finite.
+    """
+    main = model.subgraphs[0]
+    kernels = list(state_kernels(main))
+    traces = [LstmTrace(kernel, persist) for kernel in kernels if kernel.knows_integers]
+    watched = set(_floats(main)) | {tensor for trace in traces for tensor in trace.reads}
+    ranges = _any_ranges([kernel for kernel in kernels if not kernel.knows_integers])
+    for number, values in enumerate(runs(model, watched, samples), 1):
+        for tensor, value in values.items():
+            found = range_of(value)
+            if found is not None and value.dtype == np.float32:
+                _check_finite(main, tensor, found, number - 1)
+                ranges[0, tensor] = joint(found, ranges.get((0, tensor)))
+        for trace in traces:
+            trace.add(values)
+        progress(number, len(samples))
+    for trace in traces:
+        ranges |= trace.ranges(ranges)
+    if len(model.subgraphs) > 1:
+        ranges |= _body_ranges(model, samples)
+    return ranges
+
+
+def _any_ranges(kernels: Sequence[Kernel]) -> Ranges:
+    """Ranges inside of kernels that stay float: the quantiser crashes without."""
+    inside = [tensor for kernel in kernels for tensor in kernel.intermediates]
+    return {(0, tensor): (-1.0, 1.0) for tensor in inside}
+
+
+def _floats(subgraph: Subgraph) -> list[int]:
+    """The float tensors that are fed or computed; states are left out."""
+    made = [tensor for op in subgraph.operators for tensor in op.outputs]
+    return [
+        tensor
+        for tensor in [*subgraph.graph.inputs, *made]
+        if subgraph.dtype(tensor) == np.float32 and not subgraph.tensor(tensor).isVariable
+    ]
+
+
+def _check_finite(subgraph: Subgraph, tensor: int, found: tuple[float, float], sample: int) -> None:
+    if not np.isfinite(found).all():
+        raise HintcError(
+            "the model gives values that are not finite",
+            node=subgraph.tensor_name(tensor),
+            why=f"on sample {sample} of representative_dataset",
+            remedy="Leave such samples out, or keep the layer in float with keep_float.",
+        )
+
+
+def _body_ranges(model: Model, samples: Sequence[Sample]) -> Ranges:
+    """The ranges inside of loops, by TensorFlow's calibrator.
+
+    It resets variables before the first invoke and fails on models that write them; by then it has
+    allocated everything, so that failure is passed over. What has a size that is known beforehand,
+    states and what loops start from, is where it crashes: these shapes are fed at run time here.
+
+    Raises:
+        HintcError: it cannot run the model.
     """
     copied = Model.read(model.write())
     main = copied.subgraphs[0]
-    sizes = [*_feed_state_shapes(main), *_feed_input_shapes(main)]
     count = [len(subgraph.graph.tensors) for subgraph in model.subgraphs]
+    sizes = [*_feed_state_shapes(main), *_feed_loop_shapes(main)]
     # the calibrator knows the kernels of existing operators only, and does not copy these bytes
     remove_unused_codes(copied)
     data = copied.write()
     try:
         with captured_output():
-            calibrator = _calibrator(data)
-        shapes = None
-        for number, sample in enumerate(samples, 1):
-            fed = [*sample, *sizes]
-            if shapes != [list(value.shape) for value in fed]:
-                shapes = [list(value.shape) for value in fed]
-                _prepare(calibrator, shapes)
-            calibrator.FeedTensor(fed)
-            progress(number, len(samples))
-        found = Model.read(bytes(calibrator.Calibrate()))
+            calibrator, shapes = _calibrator(data), None
+            for sample in samples:
+                fed = [*sample, *sizes]
+                if shapes != [list(value.shape) for value in fed]:
+                    shapes = [list(value.shape) for value in fed]
+                    _prepare(calibrator, shapes)
+                calibrator.FeedTensor(fed)
+            found = Model.read(bytes(calibrator.Calibrate()))
     except (RuntimeError, ValueError) as error:
         raise HintcError(
-            "the model could not be calibrated",
+            "the model's loops could not be calibrated",
             why=" ".join(str(error).split())[:600],
-            remedy="Without data: quantize='dynamic' makes the weights int8.",
+            remedy="Convert with form='unroll'; or, without data, with quantize='dynamic'.",
         ) from error
     return {
         (number, index): value
         for number, subgraph in enumerate(found.subgraphs)
         for index, tensor in enumerate(subgraph.graph.tensors[: count[number]])
-        if (value := _range(tensor)) is not None
+        if number and (value := stored_range(tensor)) is not None
     }
-
-
-def set_ranges(model: Model, ranges: Ranges) -> None:
-    """Writes ranges into the model's tensors, where the quantiser looks for them."""
-    for (number, index), (low, high) in ranges.items():
-        tensor = model.subgraphs[number].tensor(index)
-        if tensor.quantization is None:
-            tensor.quantization = schema().QuantizationParametersT()
-        tensor.quantization.min, tensor.quantization.max = [low], [high]
 
 
 def _calibrator(data: bytes) -> Any:
@@ -106,8 +145,7 @@ def _calibrator(data: bytes) -> Any:
 
 def _prepare(calibrator: Any, shapes: list[list[int]]) -> None:
     try:
-        with captured_output():
-            calibrator.Prepare(shapes)
+        calibrator.Prepare(shapes)
     except RuntimeError as error:
         if "subgraph.cc" not in str(error) or "tensor." not in str(error):
             raise
@@ -122,7 +160,6 @@ def _feed_state_shapes(subgraph: Subgraph) -> list[Array]:
             if writer is None:
                 continue
             at = SHAPE_OPERAND[subgraph.model.op_name(writer)]
-            shape = subgraph.shape(variable) or ()
             if at is None:  # a copy, for which RESHAPE does as well
                 at = 1
                 writer.opcodeIndex = subgraph.model.opcode("RESHAPE")
@@ -130,44 +167,31 @@ def _feed_state_shapes(subgraph: Subgraph) -> list[Array]:
                 writer.inputs = [writer.inputs[0], -1]
             elif subgraph.constant(writer.inputs[at]) is None:
                 continue
-            fed = subgraph.add_tensor(f"{kernel.name}/sizes", (len(shape),), np.int32)
-            writer.inputs[at] = fed
-            subgraph.graph.inputs = [*subgraph.graph.inputs, fed]
-            values.append(np.array(shape, np.int32))
+            writer.inputs[at] = _fed_shape(subgraph, subgraph.shape(variable) or (), values)
     return values
 
 
-def _feed_input_shapes(subgraph: Subgraph) -> list[Array]:
-    """Lets what is computed from an input have a size known at run time only, if there are loops.
-
-    Each float input of a fixed size is read through a RESHAPE whose shape is a further input.
-
-    Returns:
-        The values of those, in order.
-    """
-    model, graph = subgraph.model, subgraph.graph
+def _feed_loop_shapes(subgraph: Subgraph) -> list[Array]:
+    """Gives what loops start from shapes that are fed; the shapes, in order."""
     values: list[Array] = []
-    if not any(model.op_name(op) == "WHILE" for op in subgraph.operators):
-        return values
-    for tensor in list(graph.inputs):
-        shape = subgraph.shape(tensor)
-        if subgraph.dtype(tensor) != np.float32 or shape is None or min(shape, default=-1) < 0:
-            continue
-        sizes = subgraph.add_tensor(
-            f"{subgraph.tensor_name(tensor)}/sizes", (len(shape),), np.int32
-        )
-        freed = subgraph.add_tensor(f"{subgraph.tensor_name(tensor)}/freed", shape)
-        for op in subgraph.operators:
-            op.inputs = [freed if read == tensor else read for read in op.inputs]
-        reshape = subgraph.make_op("RESHAPE", [tensor, sizes], [freed])
-        subgraph.operators = [reshape, *subgraph.operators]
-        graph.inputs = [*graph.inputs, sizes]
-        values.append(np.array(shape, np.int32))
+    operators: list[Operator] = []
+    for op in subgraph.operators:
+        if subgraph.model.op_name(op) == "WHILE":
+            for place, tensor in enumerate(op.inputs):
+                shape = subgraph.shape(tensor)
+                if subgraph.dtype(tensor) != np.float32 or not shape or min(shape) < 0:
+                    continue
+                fed = _fed_shape(subgraph, shape, values)
+                op.inputs[place] = subgraph.add_tensor("shaped", shape)
+                operators.append(subgraph.make_op("RESHAPE", [tensor, fed], [op.inputs[place]]))
+        operators.append(op)
+    subgraph.operators = operators
     return values
 
 
-def _range(tensor: Any) -> tuple[float, float] | None:
-    quantization = tensor.quantization
-    if quantization is None or quantization.min is None or not len(quantization.min):
-        return None
-    return float(quantization.min[0]), float(quantization.max[0])
+def _fed_shape(subgraph: Subgraph, shape: tuple[int, ...], values: list[Array]) -> int:
+    """A new input for a shape, whose value is appended to `values`."""
+    fed = subgraph.add_tensor("sizes", (len(shape),), np.int32)
+    subgraph.graph.inputs = [*subgraph.graph.inputs, fed]
+    values.append(np.array(shape, np.int32))
+    return fed

@@ -1,65 +1,36 @@
-"""The ranges of an LSTM's states over all steps, from what the layer reads.
-
-The model runs once more and gives what each kernel reads; the states then follow from the op's
-formulas in numpy.
-"""
+"""The ranges inside of an LSTM over all steps, from what the layer reads, by the op's formulas."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from hintc.ops import AttributeValue
 from hintc.ops.sequence_lstm import sequences
-from hintc.runtime.interpreter import Interpreter
-from hintc.tflite.calibrate import Ranges, Sample
-from hintc.tflite.flatbuffer import Array, Model
-from hintc.tflite.kernel import Kernel, state_kernels
+from hintc.tflite.flatbuffer import Array
+from hintc.tflite.kernel import Kernel
+from hintc.tflite.ranges import Range, Ranges, joint, range_of
 
 _TOGETHER = 64
 """So many samples of one shape are computed at once, as one batch."""
+_HEADROOM = 2.0
+"""The cell state has 16 bits, enough to leave one for values beyond the samples': where it
+is clipped, all later steps are wrong."""
 _LEAST_CELL = 0.75
 """A cell state's scale is a power of two, of 2**15 steps each way, and with one below 2**-15 the
 kernel computes nonsense; a range above a half makes it 2**-15 at least."""
-_HIDDEN = 4
-"""Place, among an LSTM's intermediate tensors, of what is projected, or is the output itself."""
+_INTERMEDIATES = ("input", "forget", "cell", "output", "hidden")
+"""What an LSTM's intermediate tensors are, as `sequences` calls them: the gates, needed with layer
+normalisation only, and what is projected, or is the output itself."""
 
 
-def lstm_ranges(
-    model: Model, samples: Sequence[Sample], ranges: Ranges, *, persist: bool
-) -> Ranges:
-    """Ranges of the states of every LSTM, and of what must have the same scale as they.
+class LstmTrace:
+    """Follows the states of one LSTM.
 
     Args:
-        model: as `tensor_ranges` takes it; not changed.
-        samples: at least one.
-        ranges: what `tensor_ranges` found.
+        kernel: a kernel that knows integers, in a legalised float model.
         persist: the states go on from one sample to the next.
-
-    Returns:
-        Entries that replace those of `ranges`: for the cell state, a symmetric one; for the output
-        state, the output and, where there is no projection, what is written to it, one together.
-    """
-    traces = [
-        _Trace(kernel, persist)
-        for kernel in state_kernels(model.subgraphs[0])
-        if kernel.knows_integers
-    ]
-    if not traces:
-        return {}
-    for values in _runs(model, {tensor for trace in traces for tensor in trace.reads}, samples):
-        for trace in traces:
-            trace.add(values)
-    found: Ranges = {}
-    for trace in traces:
-        trace.compute()
-        found |= trace.ranges(ranges)
-    return found
-
-
-class _Trace:
-    """Follows the states of one LSTM.
 
     Attributes:
         reads: the tensors that it needs of each sample: its input, and initial states that are
@@ -82,10 +53,12 @@ class _Trace:
                 self._fed[slot] = writer.inputs[0]
         self._waiting: list[dict[str, Array]] = []
         self._largest = 0.0
+        self._inside: dict[str, Range] = {}
         self._last: dict[str, Array] = {}
 
     @property
     def reads(self) -> list[int]:
+        """The tensors that `add` needs."""
         return list(self._fed.values())
 
     def add(self, values: Mapping[int, Array]) -> None:
@@ -96,13 +69,11 @@ class _Trace:
             fed[slot] = np.broadcast_to(fed[slot], (rows, fed[slot].shape[-1]))
         full = self._persist or len(self._waiting) == _TOGETHER
         if self._waiting and (full or self._waiting[0]["input"].shape != fed["input"].shape):
-            self.compute()
+            self._compute()
         self._waiting.append(fed)
 
-    def compute(self) -> None:
+    def _compute(self) -> None:
         """Looks at the samples that wait."""
-        if not self._waiting:
-            return
         fed = {
             slot: np.concatenate(
                 [sample[slot] for sample in self._waiting],
@@ -110,7 +81,9 @@ class _Trace:
             )
             for slot in self._fed
         }
-        outputs, cells = sequences({**self._weights, **self._last, **fed}, self._attributes)
+        outputs, cells = sequences(
+            {**self._weights, **self._last, **fed}, self._attributes, self._watch
+        )
         self._largest = max(self._largest, float(np.abs(cells).max(initial=0.0)))
         if "cell_state" in fed:
             self._largest = max(self._largest, float(np.abs(fed["cell_state"]).max(initial=0.0)))
@@ -118,17 +91,34 @@ class _Trace:
             self._last = {"output_state": outputs[-1], "cell_state": cells[-1]}
         self._waiting = []
 
+    def _watch(self, name: str, value: Array) -> None:
+        self._inside[name] = joint(range_of(value), self._inside.get(name))
+
     def ranges(self, known: Ranges) -> Ranges:
-        """What was found; `known` has the ranges of the outputs and of given states."""
+        """What was found.
+
+        Args:
+            known: has the ranges of the outputs and of given states.
+
+        Returns:
+            For the cell state a symmetric range; for the output state, the output and, where there
+            is no projection, what is written to it, one together; for the gates their own.
+        """
+        self._compute()
         kernel = self._kernel
-        cell = max(self._largest, _LEAST_CELL)
-        found = {(0, kernel.states["cell_state"]): (-cell, cell)}
+        cell = max(self._largest * _HEADROOM, _LEAST_CELL)
+        found: Ranges = {(0, kernel.states["cell_state"]): (-cell, cell)}
+        places = dict(zip(_INTERMEDIATES, kernel.intermediates, strict=True))
+        if "forget_layer_norm_coefficients" in kernel.operands:
+            found |= {(0, t): self._inside[n] for n, t in places.items() if n in self._inside}
         equal = [kernel.op.outputs[0], kernel.states["output_state"]]
         if "projection_weights" not in kernel.operands:
-            equal.append(int(kernel.op.intermediates[_HIDDEN]))
-        there = [known[0, tensor] for tensor in equal if (0, tensor) in known]
-        joint = min(low for low, _ in there), max(high for _, high in there)
-        return found | {(0, tensor): joint for tensor in equal}
+            equal.append(places["hidden"])
+        else:
+            found[0, places["hidden"]] = self._inside["hidden"]
+        given = self._fed.get("output_state", -1)
+        together = joint(known.get((0, kernel.op.outputs[0])), known.get((0, given)), (0.0, 0.0))
+        return found | {(0, tensor): together for tensor in equal}
 
     @property
     def _batch_axis(self) -> int:
@@ -142,20 +132,3 @@ class _Trace:
             "proj_clip": float(str(kernel.option("proj_clip"))),
             "time_major": bool(kernel.option("time_major")),
         }
-
-
-def _runs(model: Model, tensors: set[int], samples: Sequence[Sample]) -> Iterator[dict[int, Array]]:
-    """For each sample the values of these tensors."""
-    copied = Model.read(model.write())
-    graph = copied.subgraphs[0].graph
-    copied.root.signatureDefs = None
-    fed = {tensor: place for place, tensor in enumerate(graph.inputs) if tensor in tensors}
-    computed = sorted(tensors - fed.keys())
-    graph.outputs = computed or graph.outputs
-    interpreter = Interpreter(copied.write(), delegates=False)
-    for sample in samples:
-        values = interpreter.run(list(sample)).values()
-        found = {tensor: sample[place] for tensor, place in fed.items()}
-        if computed:
-            found |= dict(zip(computed, values, strict=True))
-        yield found

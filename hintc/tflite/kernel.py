@@ -52,19 +52,31 @@ class Kernel:
         return {state.slot: operands[state.slot] for state in self.lowering.states}
 
     @property
+    def intermediates(self) -> list[int]:
+        """The tensors that integer kernels need for values inside."""
+        there = self.op.intermediates
+        return [] if there is None else [int(tensor) for tensor in there]
+
+    @property
     def knows_integers(self) -> bool:
         """Whether the kernel computes rightly in integers, and TensorFlow's quantiser knows how.
 
-        In integers the LSTM's activation is tanh, whatever its options say; and coupled gates with
-        layer normalisation give nonsense (measured: errors as large as the values).
+        In integers the LSTM's activation is tanh, whatever its options say. Coupled gates with
+        layer normalisation give nonsense (measured: errors as large as the values), and so do
+        peepholes with a projection (a third of the values); a projection is clipped without regard
+        to its zero point.
         """
         if self.fused is not UNIDIRECTIONAL_SEQUENCE_LSTM:
             return False
-        operands = self.operands
-        coupled = "input_to_input_weights" not in operands
-        normalised = "forget_layer_norm_coefficients" in operands
+        has = self.operands.keys()
+        coupled = "input_to_input_weights" not in has
         tanh = schema().ActivationFunctionType.TANH
-        return self.option("activation") == tanh and not (coupled and normalised)
+        return (
+            self.option("activation") == tanh
+            and not (coupled and "forget_layer_norm_coefficients" in has)
+            and not {"cell_to_forget_weights", "projection_weights"} <= has
+            and self.option("proj_clip") == 0
+        )
 
     def option(self, attribute: str) -> object:
         """An attribute as the operator's options table has it."""

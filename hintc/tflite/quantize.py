@@ -7,7 +7,7 @@ again; see `hintc.tflite.calibrate` and `hintc.tflite.state_cut`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,8 +15,7 @@ import numpy as np
 
 from hintc.errors import HintcError
 from hintc.runtime.stream import captured_output
-from hintc.tflite.calibrate import Progress, Sample, set_ranges, tensor_ranges, with_intermediates
-from hintc.tflite.cell_ranges import lstm_ranges
+from hintc.tflite.calibrate import Progress, tensor_ranges, with_intermediates
 from hintc.tflite.dequantize import recompute_constants
 from hintc.tflite.flatbuffer import Model, Subgraph
 from hintc.tflite.integer_ends import make_ends_integer
@@ -24,21 +23,20 @@ from hintc.tflite.keep_float import float_tensors
 from hintc.tflite.kernel import state_kernels
 from hintc.tflite.legalize import Note
 from hintc.tflite.loop_copies import copy_moved_inputs
+from hintc.tflite.moved_values import requantise_moved_values
 from hintc.tflite.prune import remove_unused_storage
+from hintc.tflite.ranges import Sample, set_ranges
 from hintc.tflite.state import StateMode
 from hintc.tflite.state_cut import cut_states, join_states
 from hintc.tflite.weights import WeightStore
 
 IoDtype = Literal["float32", "int8"]
 
-_MOVES = frozenset(
-    (
-        *("BROADCAST_TO", "EXPAND_DIMS", "GATHER", "GATHER_ND", "RESHAPE", "REVERSE_SEQUENCE"),
-        *("REVERSE_V2", "SLICE", "SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE"),
-    )
-)
-"""Operators whose integer kernels move values and do not look at scales."""
 _NO_INTEGERS = "stays in float arithmetic, with int8 weights: it has no integer kernel"
+_FLOAT_OPERATORS = {
+    "BATCH_MATMUL": "with delegates, tf.lite multiplies two int8 results wrongly after a resize",
+    "REVERSE_SEQUENCE": "tf.lite has no int8 kernel of it",
+}
 _DYNAMIC = "Without integers: quantize='dynamic' makes the weights int8."
 
 
@@ -84,25 +82,23 @@ def quantize_to_int8(
     model.root.signatureDefs = None
     model = with_intermediates(model.write())
     kept = float_tensors(model, keep_float)
-    ranges = tensor_ranges(model, samples, progress)
-    ranges |= lstm_ranges(model, samples, ranges, persist=state == "persist")
+    ranges = tensor_ranges(model, samples, persist=state == "persist", progress=progress)
     set_ranges(model, ranges)
     main = model.subgraphs[0]
     floats = [k for k in state_kernels(main) if not k.knows_integers and k.name not in kept]
     notes = [Note(kernel.layer, _NO_INTEGERS) for kernel in floats]
     hybrid = [kernel.name for kernel in floats]
+    for name, reason in _float_operators(model):
+        notes.append(Note(name, f"stays in float arithmetic: {reason}"))
+        kept.append(name)
     graph = main.graph
     end_ranges = [[ranges.get((0, t)) for t in ends] for ends in (graph.inputs, graph.outputs)]
-    for kernel in state_kernels(main):
-        if kernel.name in {*hybrid, *kept}:
-            kernel.op.intermediates = []
     cut = cut_states(main)
     remove_unused_storage(model)
     quantised = Model.read(_quantised(model.write(), [*hybrid, *kept]))
     main = quantised.subgraphs[0]
     _repair_scales(main)
-    for subgraph in quantised.subgraphs:
-        _repair_copies(subgraph)
+    requantise_moved_values(quantised)
     join_states(main, cut)
     _shrink_weights(main, hybrid)
     if io_dtype == "int8":
@@ -113,6 +109,15 @@ def quantize_to_int8(
     copy_moved_inputs(quantised)
     remove_unused_storage(quantised)
     return IntegerModel(quantised.write(), tuple(notes))
+
+
+def _float_operators(model: Model) -> Iterator[tuple[str, str]]:
+    """Name and reason of operators that are better not quantised."""
+    for subgraph, op in model.operators():
+        name = model.op_name(op)
+        constant = any(subgraph.constant(tensor) is not None for tensor in op.inputs)
+        if name in _FLOAT_OPERATORS and not (name == "BATCH_MATMUL" and constant):
+            yield subgraph.tensor_name(op.outputs[0]), _FLOAT_OPERATORS[name]
 
 
 def _check_operators(model: Model) -> None:
@@ -217,45 +222,18 @@ def _repair_scales(subgraph: Subgraph) -> None:
         output = subgraph.tensor(kernel.op.outputs[0])
         state.quantization = output.quantization
         if "projection_weights" not in kernel.operands:
-            hidden = subgraph.tensor(int(kernel.op.intermediates[4]))
+            hidden = subgraph.tensor(kernel.intermediates[4])
             hidden.quantization = output.quantization
 
 
-def _repair_copies(subgraph: Subgraph) -> None:
-    """Operators that only move integers cannot change what these stand for.
-
-    For a CONCATENATION behind a REVERSE_V2 the quantiser gives the latter's output a scale that its
-    input does not have: the values are moved in the input's scale and brought to the other one.
-    """
-    operators = []
-    for op in subgraph.operators:
-        operators.append(op)
-        if subgraph.model.op_name(op) not in _MOVES:
-            continue
-        read, given = op.inputs[0], op.outputs[0]
-        if _scale(subgraph, read) == _scale(subgraph, given):
-            continue
-        name, shape = subgraph.tensor_name(given), subgraph.shape(given) or ()
-        moved = subgraph.add_tensor(f"{name}/moved", shape, subgraph.dtype(given) or np.int8)
-        subgraph.tensor(moved).quantization = subgraph.tensor(read).quantization
-        op.outputs = [moved]
-        operators.append(subgraph.make_op("QUANTIZE", [moved], [given], options="QuantizeOptions"))
-    subgraph.operators = operators
-
-
-def _scale(subgraph: Subgraph, tensor: int) -> tuple[float, int] | None:
-    """Scale and zero point of an int8 tensor; None for others."""
-    quantization = subgraph.tensor(tensor).quantization
-    if subgraph.dtype(tensor) != np.int8 or quantization is None or quantization.scale is None:
-        return None
-    return float(quantization.scale[0]), int(quantization.zeroPoint[0])
-
-
 def _shrink_weights(subgraph: Subgraph, names: Sequence[str]) -> None:
-    """int8 weights for kernels that compute in float."""
+    """int8 weights for the kernels of these names, which compute in float."""
     store = WeightStore(subgraph)
     for kernel in state_kernels(subgraph):
-        if not kernel.name.startswith(tuple(names)) or kernel.knows_integers or not names:
+        if subgraph.dtype(kernel.operands["input"]) != np.float32:
+            continue
+        kernel.op.intermediates = []
+        if not names or not kernel.name.startswith(tuple(names)):
             continue
         operands = kernel.operands
         if store.to_int8(kernel.lowering, operands) is None:
