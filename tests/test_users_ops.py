@@ -128,6 +128,19 @@ def test_hinted() -> None:
     assert operators(result.tflite) == [("CUSTOM:Scaled", [True, True, True], {"gain": 2.0})] * 2
 
 
+def test_a_hint_does_not_prove_a_built_in_operator() -> None:
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        hint = hintc.OpHint("FULLY_CONNECTED")
+        x = hint.add_input(tf.compat.v1.placeholder(tf.float32, [None, 3], "x"))
+        w, b = hint.add_input(tf.ones([3, 2])), hint.add_input(tf.ones([2]))
+        tf.identity(hint.add_output(x @ w - b), name="y")  # not what the kernel computes
+    result = hintc.convert(graph.as_graph_def(), ["x"], ["y"], check=True)
+    assert [remark.code for remark in result.report.not_fused] == ["hint-built-in"]
+    assert not result.report.fused_ops
+
+
 @pytest.mark.usefixtures("scaled")
 def test_the_reference_is_the_kernel_of_the_check() -> None:
     """The .tflite itself is compared, an absent operand in the middle included."""
