@@ -6,20 +6,20 @@ estimates are off, and how much slower the form that they choose is than the fas
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import sys
 from collections import defaultdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from measure_forms import WORK
 from racing import geometric_mean
 
 HERE = Path(__file__).parent
+DATA = HERE / "forms.csv"
 PRICES = HERE.parent / "passes" / "hintc_passes" / "scans" / "form_costs.json"
 
 
@@ -27,9 +27,19 @@ def terms_of(row: dict[str, str]) -> dict[str, float]:
     """The terms of one measured form."""
     from hintc_passes.scans.form_cost import FormName, Work, terms
 
-    work = Work(*(int(row[name]) for name in WORK))
+    work = Work(*(int(row[field.name]) for field in fields(Work)))
     form: FormName = row["form"]  # type: ignore[assignment]
     return terms(work, form, int(row["tile"]), int8=row["int8"] == "1")
+
+
+def measured() -> dict[str, list[dict[str, str]]]:
+    """The rows of ``forms.csv``, by what the weights are stored as."""
+    with DATA.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        name: [row for row in rows if row["int8"] == int8]
+        for name, int8 in (("float32", "0"), ("int8", "1"))
+    }
 
 
 def fitted(rows: list[dict[str, str]]) -> dict[str, float]:
@@ -48,44 +58,52 @@ def fitted(rows: list[dict[str, str]]) -> dict[str, float]:
     }
 
 
-def account(rows: list[dict[str, str]], prices: dict[str, float]) -> str:
-    """How good the estimates are."""
-    layers: dict[tuple[str, ...], list[tuple[float, float, str]]] = defaultdict(list)
+def chosen_and_fastest(
+    rows: list[dict[str, str]], prices: dict[str, float]
+) -> dict[str, tuple[str, str, float]]:
+    """For each layer the form with the lowest estimate, the fastest one, and how much slower."""
+    layers: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
     for row in rows:
         estimate = sum(prices[name] * amount for name, amount in terms_of(row).items())
-        measured = float(row["nanoseconds"])
-        layer = (row["kind"], *(row[name] for name in ("units", "steps", "batch")))
-        layers[layer].append((estimate, measured, f"{row['form']} {row['tile']}"))
-    every = [abs(np.log(e / m)) for layer in layers.values() for e, m, _ in layer]
-    lines = [f"estimates are off by a factor of {np.exp(np.median(every)):.2f} in the median"]
-    losses = []
+        layer = " ".join(row[name] for name in ("kind", "units", "steps", "batch"))
+        form = f"{row['form']} {row['tile']}"
+        layers[layer].append((estimate, float(row["nanoseconds"]), form))
+    found = {}
     for layer, forms in layers.items():
         _, time, chosen = min(forms)
         fastest, best = min((measured, name) for _, measured, name in forms)
-        losses.append(time / fastest)
-        lines.append(f"{' '.join(layer):>28}: {chosen:>9} {time / fastest:5.2f} of {best}")
-    lines.append(
-        f"chosen / fastest: {geometric_mean(losses):.3f} in geometric mean, "
-        f"{max(losses):.2f} at worst"
+        found[layer] = (chosen, best, time / fastest)
+    return found
+
+
+def account(rows: list[dict[str, str]], prices: dict[str, float]) -> str:
+    """How good the estimates and the choices are."""
+    times = [float(row["nanoseconds"]) for row in rows]
+    estimates = [
+        sum(prices[name] * amount for name, amount in terms_of(row).items()) for row in rows
+    ]
+    off = np.exp(np.median(np.abs(np.log(np.array(estimates) / times))))
+    found = chosen_and_fastest(rows, prices)
+    losses = [loss for _, _, loss in found.values()]
+    return "\n".join(
+        [
+            f"estimates are off by a factor of {off:.2f} in the median",
+            *(f"{layer:>28}: {c:>9} {loss:5.2f} of {b}" for layer, (c, b, loss) in found.items()),
+            f"chosen / fastest: {geometric_mean(losses):.3f} in geometric mean, "
+            f"{max(losses):.2f} at worst",
+        ]
     )
-    return "\n".join(lines)
 
 
 def main() -> None:
     """Fit, write the prices, print the account."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=HERE / "forms.csv")
-    parser.add_argument("--out", type=Path, default=PRICES)
-    options = parser.parse_args()
-    with options.data.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     found: dict[str, Any] = {}
-    for name, int8 in (("float32", "0"), ("int8", "1")):
-        chosen = [row for row in rows if row["int8"] == int8]
-        found[name] = fitted(chosen)
-        sys.stdout.write(f"== {name}\n{account(chosen, found[name])}\n")
+    for name, rows in measured().items():
+        found[name] = fitted(rows)
+        sys.stdout.write(f"== {name}\n{account(rows, found[name])}\n")
     about = "nanoseconds; written by benchmarks/fit_forms.py from benchmarks/forms.csv"
-    options.out.write_text(json.dumps({"about": about, "prices": found}, indent=1) + "\n")
+    text = json.dumps({"about": about, "prices": found}, indent=1)
+    PRICES.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

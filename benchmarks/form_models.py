@@ -80,7 +80,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Made:
-    """A .tflite model, the CPU seconds that it took to make, what hintc said about the forms."""
+    """A .tflite model, the CPU seconds that it took, and what hintc said about the forms."""
 
     tflite: bytes
     seconds: float

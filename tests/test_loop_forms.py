@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+import fit_forms
 import hintc
 from hintc.graphdef import lower
 from hintc.ir import SCAN, DType, Module, Node, Scan
@@ -17,7 +18,7 @@ from hintc.runtime.interpreter import Interpreter
 from hintc.tflite.handoff import to_tflite
 from hintc_passes.choose_form import ChooseForm
 from hintc_passes.fuse_lstm import FuseLstm
-from hintc_passes.scans.form_cost import MOST_STEPS, Work, nanoseconds, tiles
+from hintc_passes.scans.form_cost import MOST_STEPS, Work, nanoseconds, prices, tiles
 from hintc_passes.scans.packed_cell import spell_packed
 from hintc_passes.scans.tiling import tile_scan
 from lstm_spellings import CELLS, CHOICES, INPUTS, Cell, step_of
@@ -217,8 +218,8 @@ def test_more_work_takes_longer() -> None:
 
 def test_tiles_divide_or_are_padded() -> None:
     assert tiles(None) == [1, 4, 8]
-    assert tiles(12) == [1, 2, 3, 4, 6, 12]
-    assert tiles(13) == [1, 13] and tiles(17) == [1, 4, 8] and tiles(3) == [1, 3]
+    assert tiles(12) == [1, 2, 3, 4, 6]
+    assert tiles(13) == tiles(17) == [1, 4, 8] and tiles(3) == [1, 3]
     assert all(max(tiles(steps)) <= MOST_STEPS for steps in range(1, 200))
 
 
@@ -272,3 +273,26 @@ def test_zeros_that_outputs_are_written_into_are_not_stored() -> None:
     assert result.report.operators["FILL"] >= 1 and result.report.operators["WHILE"] == 1
     assert len(result.tflite) < 50 * 8 * 20 * 4
     assert difference(model, result.tflite, [(8, 50, 3)]) < 1e-5
+
+
+# -- the prices ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_prices_are_those_fitted_to_the_data_kept(precision: str) -> None:
+    rows = fit_forms.measured()[precision]
+    kept = prices(precision == "int8")
+    assert fit_forms.fitted(rows) == pytest.approx(dict(kept), rel=1e-2)
+    choices = fit_forms.chosen_and_fastest(rows, dict(kept))
+    assert len(choices) >= 20
+    assert max(loss for _, _, loss in choices.values()) <= 1.2
+
+
+def test_a_final_state_that_the_kernel_does_not_give_is_not_spelled() -> None:
+    module, node = lstm(Cell(), steps=4)
+    FuseLstm().run(module)
+    found = Scan.of(node)
+    assert found.fusion is not None
+    lost = replace(found.fusion, results=(None, *found.fusion.results[1:]))
+    found.with_fusion(lost).write_to(module, node)
+    assert spell_packed(module, module.graph, node) is None

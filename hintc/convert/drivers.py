@@ -79,7 +79,8 @@ def compile(
         form: of recurrences: ``"fused"``, ``"unroll"``, ``"while"``, or ``"auto"``: chosen by
             `optimize_for`. Other values than the default override the option of that name of
             the passes that have it; so do the next three.
-        optimize_for: ``"size"`` or ``"latency"``.
+        optimize_for: ``"size"``: kernels where there are, else loops; ``"latency"``: the form of
+            each recurrence that an estimate says is the fastest on one thread of a CPU.
         target: what shall run the model: ``"tflite"``, ``"litert"`` or ``"tflm"`` (TFLite Micro:
             batches become 1, and `convert` refuses what it cannot run).
         state: ``"reset"``: each run starts from the model's initial state, as in TensorFlow;

@@ -8,7 +8,7 @@ import numpy as np
 
 from hintc.graft import graft
 from hintc.graphdef.emit import Emitter, known_array
-from hintc.ir import Graph, Module, Port, Scan, Shape, producers
+from hintc.ir import Graph, Module, Node, Port, Scan, Shape, producers
 from hintc.ir.scan import dtype_of
 
 _SAME_SHAPE = frozenset(
@@ -93,9 +93,19 @@ def _of_states(body: Graph, states: int) -> dict[Port, int]:
     for at in range(states):
         following = source_of(body.results[at].operands[0])
         found[following] = at
-        if following.node.op == "GatherV2":  # one of several steps' states
+        if _takes_one_row(following.node):  # one of several steps' states
             found |= {source_of(row): at for row in _packed(following.node.operands[0])}
     return found
+
+
+def _takes_one_row(node: Node) -> bool:
+    """True for ``rows[index]`` along the first axis, the index visibly a scalar."""
+    if node.op != "GatherV2" or node.attributes.get("batch_dims"):
+        return False
+    _, index, axis = node.operands
+    shape = known_array(index.node.operands[1]) if index.node.op == "Reshape" else None
+    at = known_array(axis)
+    return shape is not None and shape.size == 0 and at is not None and int(at) == 0
 
 
 def _packed(port: Port) -> tuple[Port, ...]:

@@ -82,7 +82,7 @@ class LstmTrace:
             for slot in self._fed
         }
         outputs, cells = sequences(
-            {**self._weights, **self._last, **fed}, self._attributes, self._watch
+            {**self._weights, **self._last, **fed}, self._attributes, watch=self._watch
         )
         self._largest = max(self._largest, float(np.abs(cells).max(initial=0.0)))
         if "cell_state" in fed:

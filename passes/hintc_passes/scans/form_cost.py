@@ -26,8 +26,8 @@ FormName = Literal["fused", "unroll", "while"]
 ASSUMED_STEPS = 32
 """Where the number of steps is known at run time only."""
 CACHE = 4 << 20
-"""Bytes of weights that stay at hand; each copy of a step has its own packed ones. With 3 or 4 MB
-the fitted estimates choose best (a chosen form then takes at most 1.08 times what the fastest
+"""Bytes of weights that stay at hand; each copy of a step has its own packed weights. With 3 or
+4 MB the fitted estimates choose best (a chosen form then takes at most 1.08 times what the fastest
 measured one does), with 1 or 8 MB worse (1.5)."""
 MOST_STEPS = 10
 """In one iteration of a loop."""

@@ -37,7 +37,7 @@ def spell_packed(module: Module, graph: Graph, node: Node) -> Node | None:
     if fusion is None or not _gives_what_is_read(graph, node, fusion):
         return None
     build, weights = _SPELLINGS.get(fusion.op), _weights(fusion)
-    if build is None or weights is None or any((*scan.reverse_xs, *scan.reverse_ys)):
+    if build is None or weights is None or not _runs_forward(scan, fusion):
         return None
     step = _PackedStep(f"{scan.body}_packed", fusion, weights)
     results = build(step)
@@ -67,9 +67,17 @@ def _replace(module: Module, graph: Graph, node: Node, new: Scan) -> Node:
     return made
 
 
+def _runs_forward(scan: Scan, fusion: Fusion) -> bool:
+    time_major = fusion.attributes.get("time_major", True) is True
+    return time_major and not any((*scan.reverse_xs, *scan.reverse_ys))
+
+
 def _gives_what_is_read(graph: Graph, node: Node, fusion: Fusion) -> bool:
+    """True if the op has every final state, and every output that is read."""
+    states = len(Scan.of(node).states)
     return all(
-        name is not None or not graph.uses(Port(node, at)) for at, name in enumerate(fusion.results)
+        name is not None or (at >= states and not graph.uses(Port(node, at)))
+        for at, name in enumerate(fusion.results)
     )
 
 

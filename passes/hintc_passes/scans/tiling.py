@@ -208,4 +208,5 @@ class _Tiling:
         one = emit.constant(np.int32(1), "one")
         left = emit.subtract(emit.subtract(trip, done, "left"), one, "last_left")
         most = emit.constant(np.int32(self._steps - 1), "most")
-        return emit.binary("Minimum", left, most, "last")
+        # that it is a scalar shows: the picked state has the shape of the states it is picked from
+        return emit.reshape(emit.binary("Minimum", left, most, "last"), (), 0, (), "scalar")
