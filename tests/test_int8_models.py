@@ -256,7 +256,6 @@ def test_samples_that_do_not_fit(dataset: Any, parts: list[str]) -> None:
         ({"keep_float": "y"}, "keep_float is 'y'"),
         ({"keep_float": ["z"]}, "keep_float names 'z'"),
         ({"io_dtype": "uint8"}, "io_dtype is 'uint8'"),
-        ({"target": "tflm"}, "target 'tflm'"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], part: str) -> None:
