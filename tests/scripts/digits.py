@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-import mnist_lstm
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from examples import mnist_lstm
 
 UNITS, EPOCHS, SEED = 24, 6, 1
 
