@@ -246,16 +246,15 @@ def test_int8_rnn_stays_two_kernels() -> None:
     check(model, result, 7e-2)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"target": "tflm"},
-        {"pipeline": hintc.PassPipeline.DEFAULT.remove("fuse-bidirectional")},
-    ],
-)
-def test_two_kernels_where_one_is_not_wanted(options: dict[str, Any]) -> None:
+def test_two_kernels_in_tflite_micro() -> None:
+    result = converted(freeze(lambda: outputs_and_states(False)), target="tflm", check=True)
+    assert kernels(result.tflite) == TWO
+
+
+def test_two_kernels_where_one_is_not_wanted() -> None:
     model = freeze(lambda: outputs_and_states(True))
-    result = converted(model, **options)
+    pipeline = hintc.PassPipeline.DEFAULT.remove("fuse-bidirectional")
+    result = converted(model, pipeline=pipeline)
     assert kernels(result.tflite) == TWO
     check(model, result)
 

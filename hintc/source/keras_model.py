@@ -163,11 +163,15 @@ def load_keras_file(path: Path) -> SourceModel:
 
 
 def _keras_for(path: Path) -> Any:
-    """The package ``tf_keras`` for a file of Keras 2, if it is installed; else TensorFlow's."""
+    """The package of the version that wrote the file, if it is installed; else TensorFlow's.
+
+    TensorFlow's is Keras 2 in a process with ``TF_USE_LEGACY_KERAS=1``.
+    """
     import tensorflow as tf
 
-    if _written_by(path).startswith("2.") and find_spec("tf_keras") is not None:
-        return import_module("tf_keras")
+    package = {"2": "tf_keras", "3": "keras"}.get(_written_by(path)[:1])
+    if package is not None and find_spec(package) is not None:
+        return import_module(package)
     return tf.keras
 
 
