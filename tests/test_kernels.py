@@ -19,7 +19,6 @@ from hintc.errors import EquivalenceError, HintcError
 from hintc.runtime import Kernels, abi_check, session
 from hintc.runtime import tflite_abi as abi
 from hintc.runtime.interpreter import Interpreter, RuntimeName
-from hintc.runtime.ranges import tensor_ranges
 from hintc.tflite.inspect import op_counts
 from hinted_graphs import HintedModel, freeze, placeholder
 
@@ -343,21 +342,19 @@ def test_the_check_of_convert() -> None:
     assert "no kernel for 'MyConv'" in str([str(remark) for remark in result.report.remarks])
 
 
-@runtimes
-def test_ranges(runtime: RuntimeName) -> None:
-    tensors: dict[str, Any] = dict.fromkeys("xabcy", (np.float32, (-1, 3)))
-    ops = [
-        Op("NEG", ["x"], ["a"]),
-        Op("f", ["a"], ["b"]),
-        Op("f", ["b"], ["c"]),
-        Op("NEG", ["c"], ["y"]),
-    ]
-    model = custom_ops.model(tensors, ops, ["x"], ["y"]).write()
-    feeds = [[X], [X[:1] - 10]]
-    found = tensor_ranges(model, feeds, kernels={"f": lambda x: x + 1}, runtime=runtime)
-    wanted = [(-10, 5), (-5, 10), (-4, 11), (-3, 12), (-12, 3)]
-    assert [(found[index].low, found[index].high) for index in range(5)] == wanted
-    with pytest.raises(HintcError, match="no feeds"):
-        tensor_ranges(model, [], kernels={"f": np.abs}, runtime=runtime)
-    with pytest.raises(HintcError, match=r"tensor 2 .* not finite"):
-        tensor_ranges(model, feeds, kernels={"f": lambda x: x + np.inf}, runtime=runtime)
+def test_integers_around_a_custom_op() -> None:
+    model = freeze(single)
+    samples = [list(model.feeds(2, seed).values()) for seed in range(30)]
+    options: dict[str, Any] = {
+        "quantize": "int8",
+        "representative_dataset": lambda: samples,
+        "kernels": KERNELS,
+    }
+    _, result = converted(single, check=True, **options)
+    assert {"QUANTIZE", "CUSTOM:MyConv"} <= set(op_counts(result.tflite))
+    assert result.report.cost is not None
+    (error,) = result.report.cost.outputs.values()
+    assert 0 < error.mean < 0.02 * error.span
+    options["kernels"] = {}
+    with pytest.raises(HintcError, match=r"custom operator 'MyConv'.*there is no kernel.*kernels="):
+        converted(single, **options)

@@ -335,5 +335,5 @@ def test_a_custom_operator_is_refused() -> None:
         return {"y": tf.nn.relu(y)}
 
     graph = tracer.graph(model, {"x": [None, 3]})
-    with pytest.raises(HintcError, match=r"custom operator 'MyOwn'.*your runtime.*'dynamic'"):
+    with pytest.raises(HintcError, match=r"custom operator 'MyOwn'.*no kernel.*'dynamic'"):
         quantised(graph)

@@ -55,11 +55,11 @@ def chosen_feeds(check: Any) -> Feeds:
     return list(feeds)
 
 
-def check_kernels(kernels: object, feeds: Feeds) -> None:
+def check_kernels(kernels: object, feeds: Feeds, quantize: object) -> None:
     """Refuses kernels that cannot be used.
 
     Raises:
-        HintcError: no mapping of functions, or nothing is compared.
+        HintcError: no mapping of functions, or nothing is compared or calibrated.
     """
     if kernels is None:
         return
@@ -69,10 +69,10 @@ def check_kernels(kernels: object, feeds: Feeds) -> None:
             remedy="Give a mapping from custom codes to functions or libraries.",
         )
     runtime_kernels.check_kernels(kernels)
-    if not feeds:
+    if not feeds and quantize != "int8":
         raise HintcError(
             "kernels has no use here",
-            why="they run custom ops for check, and check is None",
+            why="they run custom ops for check and for quantize='int8', and neither is asked for",
             remedy="Give them to hintc.Interpreter, which runs the model.",
         )
 
@@ -149,8 +149,9 @@ def check_model(
         note = f"no kernel for {lacking}: the lowered graph was compared"
         report.add_notes("check", [(compiled.outputs[0], note)])
         compare(compiled.source, compiled.graph_def, feeds, report, None, state)
-    elif quantize is not None and not custom:
-        report.cost = measured_cost(compiled.source, tflite, feeds, samples, state)
+    elif quantize is not None and runs:
+        used = known if custom else None
+        report.cost = measured_cost(compiled.source, tflite, feeds, samples, state, used)
     if quantize == "int8":
         assert report.cost is not None
         if feeds:

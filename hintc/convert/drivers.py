@@ -153,9 +153,10 @@ def convert(
         check: see `compile`; the .tflite model itself is compared with the source, or, if it
             has custom operators without kernels, the lowered graph. An int8 model is compared on
             these feeds, or, if True, on held-out samples.
-        kernels: custom code -> function or library that computes the op, for `check`; they do
-            not become part of the model. See `hintc.Interpreter`. An op that is declared with
-            operands and a reference needs none.
+        kernels: custom code -> function or library that computes the op, for `check` and for the
+            calibration of ``quantize="int8"``, which leaves such an op in float; they do not
+            become part of the model. See `hintc.Interpreter`. An op that is declared with operands
+            and a reference needs none.
         instruments: see `compile`.
         verify_each: see `compile`.
 
@@ -167,7 +168,7 @@ def convert(
     check_options(form, optimize_for, target, state)
     check_instruments(instruments)
     feeds = chosen_feeds(check)
-    check_kernels(kernels, feeds)
+    check_kernels(kernels, feeds, quantize)
     weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset)
     options = {
         "form": form,
@@ -194,7 +195,9 @@ def convert(
     report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
     tflite, samples = legalized.tflite, None
     if representative_dataset is not None:
-        chosen = IntegerOptions(representative_dataset, tuple(keep_float), io_dtype, state)
+        chosen = IntegerOptions(
+            representative_dataset, tuple(keep_float), io_dtype, state, kernels or {}
+        )
         with _timed(report, "quantise"):
             tflite, samples = to_integers(compiled, tflite, chosen, instruments)
     tflite = with_source_keys(tflite, compiled.source)

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from hintc.convert.quantization_cost import Feed, quantization_cost
+from hintc.convert.references import reference_kernels
 from hintc.convert.results import Compiled
 from hintc.convert.samples import ArrayDataset, Dataset, Samples, read_samples
 from hintc.errors import EquivalenceError
 from hintc.instrument import Instrument
 from hintc.report import QuantizationCost
+from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.tensor_info import TensorInfo
 from hintc.source import SourceModel
 from hintc.tflite.flatbuffer import Model
@@ -38,6 +40,7 @@ class IntegerOptions:
     keep_float: tuple[str, ...]
     io_dtype: IoDtype
     state: StateMode
+    kernels: Mapping[str, AnyKernel]
 
 
 def to_integers(
@@ -49,7 +52,9 @@ def to_integers(
         HintcError: see `read_samples` and `quantize_to_int8`.
     """
     report = compiled.report
-    main = Model.read(tflite).subgraphs[0]
+    model = Model.read(tflite)
+    main = model.subgraphs[0]
+    codes = [model.op_name(op).removeprefix("CUSTOM:") for _, op in model.operators()]
     infos = [
         TensorInfo(name, main.shape(tensor) or (), main.dtype(tensor) or np.dtype(object))
         for name, tensor in zip(compiled.inputs, main.graph.inputs, strict=True)
@@ -67,6 +72,7 @@ def to_integers(
         io_dtype=options.io_dtype,
         state=options.state,
         progress=progress,
+        kernels={**reference_kernels(codes), **options.kernels},
     )
     report.sizes["float tflite"] = len(tflite)
     report.add_notes("stays-float", [(note.node, note.text) for note in made.notes])
@@ -74,7 +80,12 @@ def to_integers(
 
 
 def measured_cost(
-    source: SourceModel, tflite: bytes, feeds: Feeds, samples: Samples | None, state: StateMode
+    source: SourceModel,
+    tflite: bytes,
+    feeds: Feeds,
+    samples: Samples | None,
+    state: StateMode,
+    kernels: Mapping[str, AnyKernel] | None,
 ) -> QuantizationCost | None:
     """What quantisation costs: on given feeds, else held-out samples, else those of calibration.
 
@@ -96,7 +107,9 @@ def measured_cost(
         ]
     if not chosen:
         return None
-    return quantization_cost(source, tflite, chosen, measured_on=measured_on, state=state)
+    return quantization_cost(
+        source, tflite, chosen, measured_on=measured_on, state=state, kernels=kernels
+    )
 
 
 def check_cost(cost: QuantizationCost) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from hintc.report import OutputError, QuantizationCost
 from hintc.runtime.interpreter import Interpreter
+from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.session import Session
 from hintc.source import SourceModel
 from hintc.tflite.flatbuffer import Model
@@ -28,6 +29,7 @@ def quantization_cost(
     *,
     measured_on: str,
     state: StateMode,
+    kernels: Mapping[str, AnyKernel] | None,
 ) -> QuantizationCost:
     """Runs both on every feed.
 
@@ -38,18 +40,19 @@ def quantization_cost(
         measured_on: what the feeds are, in a word or two.
         state: of the quantised model; if it persists, every feed gets a new instance, as the
             source always starts from its initial state.
+        kernels: for its custom operators.
 
     Raises:
         HintcError: a model does not run.
     """
-    runner = Interpreter(tflite)
+    runner = Interpreter(tflite, kernels=kernels)
     scales = _Scales(tflite)
     pairs: dict[str, list[tuple[Array, Array]]] = {name: [] for name in source.outputs}
     with Session(source.graph_def) as session:
         for feed in feeds:
             expected = session.run(feed, list(source.outputs))
             if state == "persist":
-                runner = Interpreter(tflite)
+                runner = Interpreter(tflite, kernels=kernels)
             inputs = [feed[name] for name in source.inputs]
             found = scales.real(list(runner.run(scales.stored(inputs)).values()))
             for name, value in zip(source.outputs, found, strict=True):

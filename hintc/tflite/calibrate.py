@@ -8,12 +8,13 @@ computes (measured).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hintc.errors import HintcError
+from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.stream import captured_output
 from hintc.tflite.cell_ranges import LstmTrace
 from hintc.tflite.flatbuffer import Array, Model, Operator, Subgraph
@@ -34,7 +35,12 @@ def with_intermediates(tflite: bytes) -> Model:
 
 
 def tensor_ranges(
-    model: Model, samples: Sequence[Sample], *, persist: bool, progress: Progress
+    model: Model,
+    samples: Sequence[Sample],
+    *,
+    persist: bool,
+    progress: Progress,
+    kernels: Mapping[str, AnyKernel] | None = None,
 ) -> Ranges:
     """The ranges of all float tensors.
 
@@ -43,16 +49,17 @@ def tensor_ranges(
         samples: at least one.
         persist: states go on from one sample to the next.
         progress: called after each sample.
+        kernels: for its custom operators.
 
     Raises:
         HintcError: the model does not run, or gives values that are not finite.
     """
     main = model.subgraphs[0]
-    kernels = list(state_kernels(main))
-    traces = [LstmTrace(kernel, persist) for kernel in kernels if kernel.knows_integers]
+    cells = list(state_kernels(main))
+    traces = [LstmTrace(kernel, persist) for kernel in cells if kernel.knows_integers]
     watched = set(_floats(main)) | {tensor for trace in traces for tensor in trace.reads}
-    ranges = _any_ranges([kernel for kernel in kernels if not kernel.knows_integers])
-    for number, values in enumerate(runs(model, watched, samples), 1):
+    ranges = _any_ranges([kernel for kernel in cells if not kernel.knows_integers])
+    for number, values in enumerate(runs(model, watched, samples, kernels), 1):
         for tensor, value in values.items():
             found = range_of(value)
             if found is not None and value.dtype == np.float32:

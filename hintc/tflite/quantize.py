@@ -7,13 +7,14 @@ again; see `hintc.tflite.calibrate` and `hintc.tflite.state_cut`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from hintc.errors import HintcError
+from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.stream import captured_output
 from hintc.tflite.calibrate import Progress, tensor_ranges, with_intermediates
 from hintc.tflite.dequantize import recompute_constants
@@ -61,6 +62,7 @@ def quantize_to_int8(
     io_dtype: IoDtype = "float32",
     state: StateMode = "reset",
     progress: Progress = lambda done, total: None,
+    kernels: Mapping[str, AnyKernel] | None = None,
 ) -> IntegerModel:
     """A legalised float model with int8 weights and activations.
 
@@ -71,18 +73,21 @@ def quantize_to_int8(
         io_dtype: of the model's float inputs and outputs.
         state: as the model was legalised.
         progress: called after each sample.
+        kernels: for its custom operators, which stay in float.
 
     Raises:
-        HintcError: the model has operators that only their owner's kernels can run, states in the
-            body of a loop, or something else that cannot be calibrated or quantised.
+        HintcError: a custom operator without a kernel, or in a loop; states in the body of a loop;
+            or something else that cannot be calibrated or quantised.
     """
     model = Model.read(tflite)
-    _check_operators(model)
+    _check_operators(model, kernels or {})
     ends = _Ends.of(model)
     model.root.signatureDefs = None
     model = with_intermediates(model.write())
     kept = float_tensors(model, keep_float)
-    ranges = tensor_ranges(model, samples, persist=state == "persist", progress=progress)
+    ranges = tensor_ranges(
+        model, samples, persist=state == "persist", progress=progress, kernels=kernels
+    )
     set_ranges(model, ranges)
     main = model.subgraphs[0]
     floats = [k for k in state_kernels(main) if not k.knows_integers and k.name not in kept]
@@ -120,17 +125,21 @@ def _float_operators(model: Model) -> Iterator[tuple[str, str]]:
             yield subgraph.tensor_name(op.outputs[0]), _FLOAT_OPERATORS[name]
 
 
-def _check_operators(model: Model) -> None:
+def _check_operators(model: Model, kernels: Mapping[str, AnyKernel]) -> None:
     for number, subgraph in enumerate(model.subgraphs):
         for op in subgraph.operators:
             name = model.op_name(op)
-            if name.startswith("CUSTOM:"):
+            code = name.removeprefix("CUSTOM:")
+            # TensorFlow's calibrator, which loops need, has no kernel of it
+            if code != name and (code not in kernels or len(model.subgraphs) > 1):
                 raise HintcError(
-                    f"a model with the custom operator '{name.removeprefix('CUSTOM:')}' cannot be "
-                    "quantised to integers",
+                    f"a model with the custom operator '{code}' cannot be quantised to integers",
                     node=subgraph.tensor_name(op.outputs[0]) if op.outputs else None,
-                    why="calibrating runs the model, and only your runtime has its kernel",
-                    remedy="quantize='dynamic' or 'float16' needs no data and leaves the custom "
+                    why="calibrating runs the model, and there is no kernel for it"
+                    if code not in kernels
+                    else "it has loops too, for which TensorFlow's calibrator runs it",
+                    remedy="Give its kernel with kernels={...}, a function will do; or: "
+                    "quantize='dynamic' or 'float16' needs no data and leaves the custom "
                     "operator alone.",
                 )
         if number:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hintc.runtime.interpreter import Interpreter
+from hintc.runtime.kernels import AnyKernel
 from hintc.tflite.flatbuffer import Array, Model
 from hintc.tflite.schema import schema
 
@@ -45,13 +46,19 @@ def stored_range(tensor: Any) -> Range | None:
     return float(quantization.min[0]), float(quantization.max[0])
 
 
-def runs(model: Model, tensors: set[int], samples: Sequence[Sample]) -> Iterator[dict[int, Array]]:
+def runs(
+    model: Model,
+    tensors: set[int],
+    samples: Sequence[Sample],
+    kernels: Mapping[str, AnyKernel] | None = None,
+) -> Iterator[dict[int, Array]]:
     """For each sample the values of these tensors of the main subgraph.
 
     Args:
         model: is not changed.
         tensors: inputs, or results of operators.
         samples: run one after the other on one instance.
+        kernels: for its custom operators.
 
     Raises:
         HintcError: the model does not run.
@@ -62,7 +69,7 @@ def runs(model: Model, tensors: set[int], samples: Sequence[Sample]) -> Iterator
     fed = {tensor: place for place, tensor in enumerate(graph.inputs) if tensor in tensors}
     computed = sorted(tensors - fed.keys())
     graph.outputs = computed or graph.outputs
-    interpreter = Interpreter(copied.write(), delegates=False)
+    interpreter = Interpreter(copied.write(), delegates=False, kernels=kernels)
     for sample in samples:
         values = interpreter.run(list(sample)).values()
         found = {tensor: sample[place] for tensor, place in fed.items()}
