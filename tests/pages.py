@@ -69,6 +69,7 @@ def run(page: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.title:
+            Path(block.title).parent.mkdir(parents=True, exist_ok=True)
             Path(block.title).write_text(block.text, encoding="utf-8")
         elif block.language == "python":
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")

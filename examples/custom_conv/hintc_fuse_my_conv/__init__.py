@@ -1,0 +1,1 @@
+"""Passes for hintc. Each module here is looked through for them."""
