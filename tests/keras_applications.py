@@ -19,8 +19,8 @@ from hintc.ir import Module, Node
 from hintc.ops import parse_spec
 from hintc.pattern import constant_of
 from hintc.runtime.interpreter import Interpreter
+from hintc.runtime.stream import captured_output
 from hintc.tflite.inspect import op_counts
-from hintc.tflite.stream import captured_output
 
 SIZES: dict[str, tuple[int, dict[str, Any]]] = {
     "MobileNet": (96, {"alpha": 0.25}),
