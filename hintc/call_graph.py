@@ -42,7 +42,14 @@ def callees_of(module: Module, node: Node) -> list[str]:
 
 def callees(module: Module, graph: Graph) -> list[str]:
     """Names of the library functions that a graph refers to, each once."""
-    return list(dict.fromkeys(name for node in graph for name in callees_of(module, node)))
+    library, found = module.functions, dict[str, None]()
+    for node in graph:
+        if node.op in library:
+            found[node.op] = None
+        for name in functions_of(node):
+            if name in library:
+                found[name] = None
+    return list(found)
 
 
 def reachable(module: Module, *, also: Iterable[str] = ()) -> list[str]:

@@ -130,8 +130,7 @@ class _Engine:
         self._matcher = Matcher(pattern, graph)
         self._own: set[Node] = set()
         self._refused: dict[str, tuple[str, str]] = {}
-        nodes = reversed(graph.topological())
-        self._todo = deque(n for n in nodes if n.op in pattern.anchor_ops)
+        self._todo = deque(reversed(graph.of_ops(pattern.anchor_ops)))
         self._waiting = set(self._todo)
 
     def run(self) -> None:

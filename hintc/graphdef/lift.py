@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hintc.collector import collector_paused
 from hintc.errors import HintcError
 from hintc.graphdef.spelling import BodySpelling, GraphSpelling, Spelling
 from hintc.ir import ARG, Attributes, DType, Function, Graph, Module, Node, Port
@@ -45,18 +44,6 @@ def _lift(snapshot: graph_pb2.GraphDef) -> Module:
         module.functions[name] = _function(definition, library)
     fill_graph(module.graph, snapshot.node, GraphSpelling())
     return module
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """No garbage collection: it would walk the growing graph again and again, and free nothing."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _snapshot(graph_def: graph_pb2.GraphDef) -> graph_pb2.GraphDef:

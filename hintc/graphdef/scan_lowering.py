@@ -38,18 +38,17 @@ def expand_scans(module: Module) -> None:
     bodies: dict[str, None] = {}
     while has_scans(module):
         for graph in _lifted(module):
-            for node in graph.topological():
-                if node.op == SCAN:
-                    bodies[Scan.of(node).body] = None
-                    _expand_inner(module, node, bodies)
-                    scan_to_while(module, graph, node)
+            for node in graph.of_ops((SCAN,)):
+                bodies[Scan.of(node).body] = None
+                _expand_inner(module, node, bodies)
+                scan_to_while(module, graph, node)
     remove_unused_functions(module, bodies)
 
 
 def _expand_inner(module: Module, node: Node, bodies: dict[str, None]) -> None:
     """Expand the Scans in the body first, so that they are not copied unexpanded."""
     body = Scan.of(node).body_function(module).graph
-    for inner in [n for n in body.topological() if n.op == SCAN]:
+    for inner in body.of_ops((SCAN,)):
         bodies[Scan.of(inner).body] = None
         _expand_inner(module, inner, bodies)
         scan_to_while(module, body, inner)

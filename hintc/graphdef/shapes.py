@@ -348,7 +348,7 @@ def _inline_all(part: Module) -> None:
 
 def _replace_scans(part: Module) -> bool:
     """Let results of Scans be placeholders of their shapes, in order; False if there are none."""
-    scans = [node for node in part.graph.topological() if node.op == SCAN]
+    scans = part.graph.of_ops((SCAN,))
     for node in scans:
         for index, shape in enumerate(_scan_shapes(part, node)):
             result = Port(node, index)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from hintc.ir.dtypes import DType
 
+_Default = TypeVar("_Default")
 Array: TypeAlias = npt.NDArray[Any]
 
 
@@ -173,20 +174,36 @@ class Attributes(MutableMapping[str, AttributeValue]):
         self._read[name] = value
         return value
 
+    @overload
+    def get(self, name: str, /) -> AttributeValue | None: ...
+
+    @overload
+    def get(self, name: str, /, default: AttributeValue) -> AttributeValue: ...
+
+    @overload
+    def get(self, name: str, /, default: _Default) -> AttributeValue | _Default: ...
+
+    def get(self, name: str, /, default: Any = None) -> Any:
+        """The value, or `default`; most of what is asked for is not there, so nothing is raised."""
+        if name in self._read:
+            return self._read[name]
+        return self[name] if self._is_encoded(name) else default
+
     def _is_encoded(self, name: object) -> bool:
-        return self._encoded is not None and name not in self.touched and name in self._encoded
+        encoded = self._encoded
+        return encoded is not None and name in encoded and name not in self.touched
 
     @property
     def functions(self) -> tuple[str, ...]:
         """Names of the functions that the values refer to, in order; looked for once."""
         if self._functions is None:
-            self._functions = tuple(
-                name
-                for value in self.values()
-                for member in (value if isinstance(value, tuple) else (value,))
-                if isinstance(member, FunctionRef)
-                for name in _names_in(member)
-            )
+            found: list[str] = []
+            for name in self:
+                value = self[name]
+                for member in value if isinstance(value, tuple) else (value,):
+                    if isinstance(member, FunctionRef):
+                        found += _names_in(member)
+            self._functions = tuple(found)
         return self._functions
 
     def __setitem__(self, name: str, value: AttributeValue) -> None:

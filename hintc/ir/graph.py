@@ -7,7 +7,7 @@ Operands are kept in order on the node too; `hintc.verify` checks that the two a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -19,6 +19,8 @@ CONTROL = -1
 """The port number of a control edge."""
 ARG = "_Arg"
 """Op of a function's argument (TensorFlow's own name for it)."""
+_NEXT_ITERATION = ("NextIteration", "RefNextIteration")
+_MERGE = ("Merge", "RefMerge")
 RESULT = "_Retval"
 """Op of a graph's result: one operand, no results; it keeps its operand alive."""
 
@@ -157,7 +159,7 @@ class Graph:
     def each_use(self, value: Node | Port) -> Iterator[Use]:
         """`uses` one by one, for who may not need all; edges must not change meanwhile."""
         node, index = value if isinstance(value, Port) else (value, None)
-        for consumer, keys in self._nx.adj[node].items():
+        for consumer, keys in self._nx._adj[node].items():
             for slot, port in keys:
                 if port != CONTROL and (index is None or port == index):
                     yield Use(consumer, slot)
@@ -166,13 +168,24 @@ class Graph:
         """Nodes that wait for `node` by a control edge."""
         return [
             consumer
-            for consumer, keys in self._nx.adj[node].items()
+            for consumer, keys in self._nx._adj[node].items()
             if any(port == CONTROL for _, port in keys)
         ]
 
+    def readers(self, node: Node) -> Iterable[Node]:
+        """What reads or waits for `node`, each once; edges must not change meanwhile."""
+        readers: Iterable[Node] = self._nx._adj[node]
+        return readers
+
+    def edges_into(self, node: Node) -> Iterator[tuple[Node, int, int]]:
+        """The edges that end in `node`, as they are stored: producer and key (see the module)."""
+        for producer, keys in self._nx._pred[node].items():
+            for slot, port in keys:
+                yield producer, slot, port
+
     def is_used(self, node: Node) -> bool:
         """True if any edge, data or control, leaves the node, or it is a control result."""
-        return bool(self._nx.adj[node]) or any(n is node for n in self.control_results.values())
+        return bool(self._nx._adj[node]) or any(n is node for n in self.control_results.values())
 
     def topological(self) -> list[Node]:
         """Nodes so that each comes after what it reads; `NextIteration` back edges are ignored.
@@ -182,22 +195,30 @@ class Graph:
         Raises:
             VerifyError: the graph has another cycle; names one node on it.
         """
-        waiting = {
-            node: len(_forward_producers(node)) for node in self._nx if _forward_producers(node)
-        }
-        ready = [node for node in reversed(list(self._nx)) if node not in waiting]
+        waiting: dict[Node, int] = {}
+        ready: list[Node] = []
+        for node in self:
+            count = _count_forward_producers(node)
+            if count:
+                waiting[node] = count
+            else:
+                ready.append(node)
+        ready.reverse()
         order: list[Node] = []
+        successors = self._nx._adj  # a view of it is made anew for each node
         while ready:
             node = ready.pop()
             order.append(node)
             freed = []
-            for consumer in self._nx.adj[node]:
-                if consumer in waiting and not _is_back_edge(node, consumer):
+            may_close = node.op in _NEXT_ITERATION
+            for consumer in successors[node]:
+                if consumer in waiting and not (may_close and consumer.op in _MERGE):
                     waiting[consumer] -= 1
                     if not waiting[consumer]:
                         del waiting[consumer]
                         freed.append(consumer)
-            ready.extend(reversed(freed))
+            freed.reverse()
+            ready += freed
         if waiting:
             raise VerifyError(
                 "the graph has a cycle",
@@ -205,6 +226,16 @@ class Graph:
                 remedy="Only NextIteration may close a loop.",
             )
         return order
+
+    def of_ops(self, ops: Collection[str]) -> list[Node]:
+        """Nodes whose op is one of `ops`, in topological order; free of charge if there are none.
+
+        Raises:
+            VerifyError: as `topological`, if there are any.
+        """
+        if not any(node.op in ops for node in self._names.values()):
+            return []
+        return [node for node in self.topological() if node.op in ops]
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -338,7 +369,7 @@ class Graph:
         for node in doomed:
             if node not in self:
                 raise HintcError("the node is of another graph, or was removed", node=node.name)
-            for consumer in self._nx.adj[node]:
+            for consumer in self._nx._adj[node]:
                 if consumer not in doomed:
                     raise HintcError(
                         f"cannot remove the node, '{consumer.name}' still reads it",
@@ -404,18 +435,22 @@ def producers(ports: Iterable[Port]) -> set[Node]:
 
 
 def _is_back_edge(producer: Node, consumer: Node) -> bool:
-    return producer.op in ("NextIteration", "RefNextIteration") and consumer.op in (
-        "Merge",
-        "RefMerge",
-    )
+    return producer.op in _NEXT_ITERATION and consumer.op in _MERGE
 
 
 def _forward_producers(node: Node) -> set[Node]:
     producers = {p.node for p in node.operands}
     producers.update(node.controls)
-    if node.op in ("Merge", "RefMerge"):
+    if node.op in _MERGE:
         producers = {p for p in producers if not _is_back_edge(p, node)}
     return producers
+
+
+def _count_forward_producers(node: Node) -> int:
+    operands, controls = node._operands, node._controls
+    if not controls and len(operands) <= 1 and node.op not in _MERGE:
+        return len(operands)  # most nodes
+    return len(_forward_producers(node))
 
 
 def _a_node_on_a_cycle(waiting: Mapping[Node, int]) -> str:

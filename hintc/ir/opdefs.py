@@ -61,6 +61,16 @@ class AttributeSpec:
     default: AttributeValue | None = None
     allowed: tuple[AttributeValue, ...] = ()
 
+    @functools.cached_property
+    def member(self) -> str:
+        """The type of a member of a list, of the value itself if it is none."""
+        return self.type.removeprefix("list(").removesuffix(")")
+
+    @functools.cached_property
+    def is_list(self) -> bool:
+        """True for lists."""
+        return self.member != self.type
+
 
 @dataclass(frozen=True)
 class OpSchema:
@@ -75,6 +85,27 @@ class OpSchema:
     def attribute(self, name: str) -> AttributeSpec | None:
         """The attribute of that name, None if the op has none."""
         return next((a for a in self.attributes if a.name == name), None)
+
+    @functools.cached_property
+    def attribute_names(self) -> frozenset[str]:
+        """Names of all attributes."""
+        return frozenset(a.name for a in self.attributes)
+
+    @functools.cached_property
+    def layout_attributes(self) -> tuple[str, ...]:
+        """Names of the attributes that say how many operands and results there are."""
+        names = (
+            name
+            for arg in (*self.operands, *self.results)
+            for name in (arg.number_attr, arg.type_list_attr)
+            if name
+        )
+        return tuple(dict.fromkeys(names))
+
+    @functools.cached_property
+    def function_attributes(self) -> tuple[str, ...]:
+        """Names of the attributes that are functions, or lists of them."""
+        return tuple(a.name for a in self.attributes if a.member == "func")
 
 
 def as_tuple(value: AttributeValue | None) -> Sequence[AttributeValue]:
@@ -129,9 +160,14 @@ def _dtypes(node: Node, side: str) -> tuple[DType | None, ...] | None:
     schema = schema_of(node)
     if schema is None:
         return None
+    return dtypes_of(getattr(schema, side), node.attributes)
+
+
+def dtypes_of(args: Iterable[ArgSpec], attributes: Attributes) -> tuple[DType | None, ...]:
+    """Element types that operands or results of a schema have under a node's attributes."""
     found: list[DType | None] = []
-    for arg in getattr(schema, side):
-        found.extend(arg.dtypes(node.attributes))
+    for arg in args:
+        found += arg.dtypes(attributes)
     return tuple(found)
 
 

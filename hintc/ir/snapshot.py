@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from operator import is_
 
 from hintc.ir.graph import Graph
@@ -17,24 +16,29 @@ class Snapshot:
     __slots__ = ("_parts",)
 
     def __init__(self, graph: Graph) -> None:
-        self._parts = list(_parts(graph))
+        self._parts = _parts(graph)
 
     def holds(self, graph: Graph) -> bool:
         """True if `graph` has not been edited since."""
-        now = list(_parts(graph))
+        now = _parts(graph)
         return len(now) == len(self._parts) and all(map(is_, now, self._parts))
 
 
-def _parts(graph: Graph) -> Iterator[object]:
+def _parts(graph: Graph) -> list[object]:
+    parts: list[object] = []
     for node in graph:
-        yield node
-        yield node.name
-        yield node.op
-        yield node.operands
-        yield node.controls
-        yield node.attributes
-        yield node.attributes.touched  # a new set with each assignment
+        attributes = node.attributes
+        parts += (
+            node,
+            node.name,
+            node.op,
+            node.operands,
+            node.controls,
+            attributes,
+            attributes.touched,  # a new set with each assignment
+        )
     for nodes in (graph.args, graph.results, graph.control_results.values()):
-        yield None
-        yield from nodes
-    yield from graph.control_results
+        parts.append(None)
+        parts += nodes
+    parts += graph.control_results
+    return parts

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hintc.call_graph import functions_of
+from hintc.collector import collector_paused
 from hintc.errors import VerifyError
 from hintc.ir import Function, Graph, Module, Snapshot
 from hintc.verify.calls import (
@@ -24,7 +25,7 @@ from hintc.verify.definitions import (
     operands_match_definition,
     ports_exist,
 )
-from hintc.verify.scope import Rule, Scope, function_refs
+from hintc.verify.scope import Rule, Scope
 from hintc.verify.structure import (
     acyclic,
     arguments_and_results,
@@ -82,12 +83,15 @@ class _Reference:
     @classmethod
     def of(cls, module: Module, name: str) -> _Reference:
         function = module.functions.get(name)
-        return cls(function, function.attributes.touched if function is not None else None)
+        return _NONE if function is None else cls(function, function.attributes.touched)
 
     def holds(self, module: Module, name: str) -> bool:
         """True if the name still refers to it, and no attribute of it was assigned."""
-        now = _Reference.of(module, name)
-        return now.function is self.function and now.touched is self.touched
+        now = module.functions.get(name)
+        return now is self.function and (now is None or now.attributes.touched is self.touched)
+
+
+_NONE = _Reference(None, None)
 
 
 class Sound:
@@ -113,7 +117,8 @@ class Sound:
 
     def add(self, module: Module, graph: Graph) -> None:
         """Remember that `graph` has no problem."""
-        names = {name for node in graph for name in (node.op, *functions_of(node))}
+        names = {node.op for node in graph}
+        names.update(name for node in graph for name in functions_of(node))
         refs = {name: _Reference.of(module, name) for name in names}
         self._graphs[graph] = (Snapshot(graph), refs)
 
@@ -144,6 +149,11 @@ def _more(others: Sequence[Problem]) -> str | None:
 
 def problems(module: Module, *, bodies: bool = False, sound: Sound | None = None) -> list[Problem]:
     """All breaches of all rules, by graph, rule and node; see `verify`."""
+    with collector_paused():  # what is decoded and remembered stays
+        return _problems(module, bodies, sound)
+
+
+def _problems(module: Module, bodies: bool, sound: Sound | None) -> list[Problem]:
     found: list[Problem] = []
     waiting: list[Function | None] = [None]
     waiting += [f for f in module.functions.values() if bodies or f.is_lifted]
@@ -177,6 +187,6 @@ def _called(scope: Scope) -> Iterator[Function]:
     for node in scope.graph:
         if node.op in functions:
             yield functions[node.op]
-        for _, ref in function_refs(node):
-            if ref.name in functions:
-                yield functions[ref.name]
+    for _, _, ref in scope.calls:
+        if ref.name in functions:
+            yield functions[ref.name]

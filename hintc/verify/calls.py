@@ -13,10 +13,9 @@ from hintc.verify.scope import DTypes, Finding, Scope, function_refs
 
 def functions_exist(scope: Scope) -> Iterator[Finding]:
     """What a node calls, by an attribute that its op declares as a function, is in the library."""
-    for node in scope.graph:
-        for attribute, ref in function_refs(node):
-            if ref.name not in scope.module.functions:
-                yield node.name, f"attribute '{attribute}': there is no function '{ref.name}'"
+    for node, attribute, ref in scope.calls:
+        if ref.name not in scope.module.functions:
+            yield node.name, f"attribute '{attribute}': there is no function '{ref.name}'"
 
 
 def calls_match_signatures(scope: Scope) -> Iterator[Finding]:
@@ -59,7 +58,7 @@ _CALLS: dict[str, Callable[[Scope, Node], Iterator[Finding]]] = {
 def _match_all(
     scope: Scope, node: Node, names: Sequence[str], given: DTypes, wanted: DTypes | None
 ) -> Iterator[Finding]:
-    for attribute, ref in function_refs(node):
+    for attribute, ref in function_refs(node, scope.schema(node)):
         if attribute in names:
             yield from _match(scope, node, ref.name, given, wanted)
 
@@ -77,12 +76,11 @@ def _match(
 
 def fused_calls_match_declarations(scope: Scope) -> Iterator[Finding]:
     """A call that implements a declared op fits its declaration: operands, results, attributes."""
-    for node in scope.graph:
-        for attribute, ref in function_refs(node):
-            function = scope.module.functions.get(ref.name)
-            marking = function.attributes.get("_implements") if function is not None else None
-            if attribute == "f" and isinstance(marking, FunctionRef):
-                yield from _marked(scope, node, marking)
+    for node, attribute, ref in scope.calls:
+        function = scope.module.functions.get(ref.name)
+        marking = function.attributes.get("_implements") if function is not None else None
+        if attribute == "f" and isinstance(marking, FunctionRef):
+            yield from _marked(scope, node, marking)
 
 
 def _marked(scope: Scope, node: Node, marking: FunctionRef) -> Iterator[Finding]:

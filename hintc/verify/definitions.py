@@ -16,8 +16,8 @@ from hintc.ir import (
     Tensor,
     Unbound,
 )
-from hintc.ir.opdefs import AttributeSpec, OpSchema, schema_of
-from hintc.verify.scope import DTypes, Finding, Scope, expected_operands
+from hintc.ir.opdefs import AttributeSpec, OpSchema
+from hintc.verify.scope import DTypes, Finding, Scope
 
 
 def ports_exist(scope: Scope) -> Iterator[Finding]:
@@ -36,7 +36,7 @@ def operands_match_definition(scope: Scope) -> Iterator[Finding]:
     for node in scope.graph:
         if node.op in scope.module.functions:
             continue
-        expected = expected_operands(node)
+        expected = scope.expected_operands(node)
         if expected is not None:
             yield from compare(node, "operand", f"{node.op} takes", scope.operands(node), expected)
 
@@ -45,6 +45,8 @@ def compare(node: Node, what: str, who: str, given: DTypes, expected: DTypes) ->
     """Compare number and element types; references count as what they refer to."""
     if len(given) != len(expected):
         yield node.name, f"there are {len(given)} {what}s, {who} {len(expected)}"
+        return
+    if given == expected:
         return
     for at, (ours, theirs) in enumerate(zip(given, expected, strict=True)):
         if ours is None or theirs is None or ours.base is theirs.base:
@@ -55,13 +57,15 @@ def compare(node: Node, what: str, who: str, given: DTypes, expected: DTypes) ->
 def attributes_match_definition(scope: Scope) -> Iterator[Finding]:
     """Attributes have the types that the op declares; those without default are there."""
     for node in scope.graph:
-        schema = schema_of(node)
+        schema = scope.schema(node)
         if schema is None or node.op in (ARG, RESULT) or node.op in scope.module.functions:
             continue
         for spec in schema.attributes:
             value = node.attributes.get(spec.name)
             if value is not None:
-                yield from _attribute(node, spec, value)
+                wrong = _what_is_wrong(spec, value)
+                if wrong is not None:
+                    yield node.name, f"attribute '{spec.name}' of {node.op} {wrong}"
             elif spec.default is None:
                 yield node.name, f"attribute '{spec.name}' ({spec.type}) of {node.op} is missing"
         if node.op != SCAN:
@@ -69,23 +73,26 @@ def attributes_match_definition(scope: Scope) -> Iterator[Finding]:
 
 
 def _undeclared(node: Node, schema: OpSchema) -> Iterator[Finding]:
-    declared = {spec.name for spec in schema.attributes}
     for name in node.attributes:
-        if name not in declared and not name.startswith("_"):
+        if name not in schema.attribute_names and not name.startswith("_"):
             yield node.name, f"{node.op} has no attribute '{name}'"
 
 
-def _attribute(node: Node, spec: AttributeSpec, value: AttributeValue) -> Iterator[Finding]:
-    member = spec.type.removeprefix("list(").removesuffix(")")
-    is_list = member != spec.type
+def _what_is_wrong(spec: AttributeSpec, value: AttributeValue) -> str | None:
+    """What a value of an attribute breaks; None if nothing."""
     if isinstance(value, Unbound):
-        return
-    members = value if isinstance(value, tuple) else (value,)
-    if is_list != isinstance(value, tuple) or not all(_is(m, member) for m in members):
-        what = f"must be a {spec.type}, it is {repr(value)[:60]}"
-        yield node.name, f"attribute '{spec.name}' of {node.op} {what}"
-    elif spec.allowed and not all(m in spec.allowed for m in members):
-        yield node.name, f"attribute '{spec.name}' of {node.op} cannot be {repr(value)[:60]}"
+        return None
+    if isinstance(value, tuple):
+        fits = spec.is_list and all(_is(member, spec.member) for member in value)
+        is_allowed = not spec.allowed or all(member in spec.allowed for member in value)
+    else:
+        fits = not spec.is_list and _is(value, spec.member)
+        is_allowed = not spec.allowed or value in spec.allowed
+    if not fits:
+        return f"must be a {spec.type}, it is {repr(value)[:60]}"
+    if not is_allowed:
+        return f"cannot be {repr(value)[:60]}"
+    return None
 
 
 _TYPES: dict[str, type] = {

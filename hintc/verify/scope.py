@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 from hintc.ir import DType, Function, FunctionRef, Graph, Module, Node, Unbound
-from hintc.ir.opdefs import operand_dtypes, result_dtypes, schema_of
+from hintc.ir.opdefs import OpSchema, as_tuple, dtypes_of, schema_of
 
 DTypes: TypeAlias = tuple[DType | None, ...]
 """Element types of several values; None where one is not known."""
@@ -29,6 +30,22 @@ class Scope:
     graph: Graph
     function: Function | None = None
     _results: dict[Node, DTypes | None] = field(default_factory=dict)
+    _schemas: dict[Node, OpSchema | None] = field(default_factory=dict)
+
+    def schema(self, node: Node) -> OpSchema | None:
+        """As `schema_of`, looked up once: every rule asks."""
+        if node not in self._schemas:
+            self._schemas[node] = schema_of(node)
+        return self._schemas[node]
+
+    @cached_property
+    def calls(self) -> list[tuple[Node, str, FunctionRef]]:
+        """What `function_refs` finds at all nodes, in order."""
+        return [
+            (node, attribute, ref)
+            for node in self.graph
+            for attribute, ref in function_refs(node, self.schema(node))
+        ]
 
     def results(self, node: Node) -> DTypes | None:
         """Element type of each result of a node; None if their number is not known."""
@@ -40,7 +57,17 @@ class Scope:
         called = self.module.functions.get(node.op)
         if called is not None:
             return (None,) * len(called.graph.results)
-        return None if _has_open_layout(node) else result_dtypes(node)
+        schema = self.schema(node)
+        if schema is None or _has_open_layout(node, schema):
+            return None
+        return dtypes_of(schema.results, node.attributes)
+
+    def expected_operands(self, node: Node) -> DTypes | None:
+        """Element types that the op asks for; None if it is not known, or depends on the caller."""
+        schema = self.schema(node)
+        if schema is None or _has_open_layout(node, schema):
+            return None
+        return dtypes_of(schema.operands, node.attributes)
 
     def operands(self, node: Node) -> DTypes:
         """Element type of each operand, as its producer has it."""
@@ -67,30 +94,14 @@ class Scope:
 Rule: TypeAlias = Callable[[Scope], Iterator[Finding]]
 
 
-def expected_operands(node: Node) -> DTypes | None:
-    """Element types that the op asks for; None if it is not known, or depends on the caller."""
-    return None if _has_open_layout(node) else operand_dtypes(node)
-
-
-def function_refs(node: Node) -> Iterator[tuple[str, FunctionRef]]:
+def function_refs(node: Node, schema: OpSchema | None) -> Iterator[tuple[str, FunctionRef]]:
     """Functions that the node calls: those in attributes that its op declares as functions."""
-    schema = schema_of(node)
-    for spec in schema.attributes if schema is not None else ():
-        if spec.type in ("func", "list(func)"):
-            value = node.attributes.get(spec.name)
-            for member in value if isinstance(value, tuple) else (value,):
-                if isinstance(member, FunctionRef):
-                    yield spec.name, member
+    for name in schema.function_attributes if schema is not None else ():
+        for member in as_tuple(node.attributes.get(name)):
+            if isinstance(member, FunctionRef):
+                yield name, member
 
 
-def _has_open_layout(node: Node) -> bool:
+def _has_open_layout(node: Node, schema: OpSchema) -> bool:
     """True if an attribute that says how many operands or results there are is not bound."""
-    schema = schema_of(node)
-    if schema is None:
-        return False
-    return any(
-        isinstance(node.attributes.get(name), Unbound)
-        for arg in (*schema.operands, *schema.results)
-        for name in (arg.number_attr, arg.type_list_attr)
-        if name
-    )
+    return any(isinstance(node.attributes.get(n), Unbound) for n in schema.layout_attributes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from hintc.errors import VerifyError
 from hintc.ir import ARG, CONTROL, RESULT, DType, Graph, Node
@@ -13,7 +12,7 @@ from hintc.verify.scope import Finding, Scope
 def unique_names(scope: Scope) -> Iterator[Finding]:
     """The table of names holds each node of the graph once, under its name, and nothing else."""
     graph = scope.graph
-    vertices = list(graph.nx)
+    vertices = list(graph)
     for node in vertices:
         if graph.find(node.name) is not node:
             yield node.name, "another node has this name, or the table of names lost it"
@@ -25,13 +24,13 @@ def unique_names(scope: Scope) -> Iterator[Finding]:
 
 def operands_agree_with_edges(scope: Scope) -> Iterator[Finding]:
     """Each operand has its edge, and each edge its operand."""
-    predecessors: Any = scope.graph.nx.pred
     for node in scope.graph:
-        edges = {(p, slot, port) for p, keys in predecessors[node].items() for slot, port in keys}
+        edges = set(scope.graph.edges_into(node))
         operands = {(p, slot, index) for slot, (p, index) in enumerate(node.operands)}
-        operands |= {(p, at, CONTROL) for at, p in enumerate(node.controls)}
-        for edge in sorted(edges ^ operands, key=lambda e: e[1:]):
-            yield node.name, _disagreement(*edge, is_operand=edge in operands)
+        operands.update((p, at, CONTROL) for at, p in enumerate(node.controls))
+        if edges != operands:
+            for edge in sorted(edges ^ operands, key=lambda e: e[1:]):
+                yield node.name, _disagreement(*edge, is_operand=edge in operands)
 
 
 def _disagreement(producer: Node, slot: int, port: int, *, is_operand: bool) -> str:

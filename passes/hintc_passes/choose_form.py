@@ -75,7 +75,7 @@ class ChooseForm(Pass):
         before = set(module.functions)
         bodies: dict[str, None] = {}
         for graph in needed_graphs(module):
-            scans = [node for node in graph.topological() if node.op == SCAN]
+            scans = graph.of_ops((SCAN,))
             if graph is module.graph:  # one question for all; the answers are remembered
                 infer_shapes(module, graph, [p for node in scans for p in node.operands])
             for node in scans:

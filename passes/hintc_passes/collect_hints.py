@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hintc.call_graph import needed_graphs
+from hintc.collector import collector_paused
 from hintc.hints.protocol import HintCall, read_hints
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
@@ -49,9 +50,10 @@ class CollectHints(Pass):
         """Collect the hints of the main graph and of all functions that it reaches."""
         report = PassReport()
         for graph in needed_graphs(module):
-            calls = read_hints(graph)
-            if calls:
-                _Collection(module, graph, calls, report).run()
+            with collector_paused():  # a function grows for each call
+                calls = read_hints(graph)
+                if calls:
+                    _Collection(module, graph, calls, report).run()
         return report
 
 

@@ -40,9 +40,8 @@ class RaiseLoops(Pass):
         """Raise every loop that the main graph reaches, inner loops first."""
         report = PassReport()
         for graph in needed_graphs(module):
-            for node in graph.topological():
-                if node.op in WHILE_OPS:
-                    self._raise(module, graph, node, report)
+            for node in graph.of_ops(WHILE_OPS):
+                self._raise(module, graph, node, report)
         put_constants_inside(module)
         return report
 

@@ -59,7 +59,7 @@ class RemoveShortcuts(Pass):
         shortcuts, effects = Shortcuts(module), Effects(module)
         for graph in reversed(needed_graphs(module)):
             taken: list[Node] = []
-            pending = [node for node in reversed(graph.topological()) if node.op in IF_OPS]
+            pending = graph.of_ops(IF_OPS)[::-1]
             while pending:
                 node = pending.pop()
                 branch = shortcuts.general_branch(node)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hintc.call_graph import needed_graphs
-from hintc.graphdef.lift import collector_paused
+from hintc.collector import collector_paused
 from hintc.graphdef.scan_lowering import remove_unused_functions
 from hintc.graphdef.shapes import shapes_remembered
 from hintc.hints.protocol import called_function, record_of

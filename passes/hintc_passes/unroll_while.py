@@ -45,8 +45,8 @@ class UnrollWhile(Pass):
         """Unroll every such loop that the main graph reaches, inner loops first."""
         report = PassReport()
         for graph in needed_graphs(module):
-            for node in graph.topological():
-                if node.op in WHILE_OPS and DType.VARIANT in map(dtype_of, node.operands):
+            for node in graph.of_ops(WHILE_OPS):
+                if DType.VARIANT in map(dtype_of, node.operands):
                     self._unroll(module, graph, node.name, report)
         return report
 

@@ -40,7 +40,7 @@ def fuse_scans(module: Module, kernel: Kernel) -> PassReport:
     """Match every Scan that carries as many states as the kernel and has no fusion; annotate."""
     report = PassReport()
     for graph in needed_graphs(module):
-        scans = [(node, Scan.of(node)) for node in graph.topological() if node.op == SCAN]
+        scans = [(node, Scan.of(node)) for node in graph.of_ops((SCAN,))]
         if not any(_is_candidate(scan, kernel) for _, scan in scans):
             continue
         shapes = _static_shapes(module, graph, [scan for _, scan in scans])

@@ -73,14 +73,13 @@ def find_region(graph: Graph, call: HintCall, position: Mapping[Node, int]) -> R
 def _descendants(
     graph: Graph, starts: Iterable[Node], position: Mapping[Node, int], last: int
 ) -> set[Node]:
-    readers = graph.nx.adj
     seen: set[Node] = set()
     todo = list(starts)
     while todo:
         node = todo.pop()
         if node.op in _BACK_EDGES:
             continue
-        for reader in readers[node]:
+        for reader in graph.readers(node):
             if reader not in seen and position[reader] <= last:
                 seen.add(reader)
                 todo.append(reader)
@@ -143,11 +142,11 @@ def entangled(graph: Graph, regions: Sequence[Region]) -> list[list[Region]]:
     member = {node: at for at, region in enumerate(regions) for node in region.interior}
     quotient: nx.DiGraph[int | Node] = nx.DiGraph()
     quotient.add_nodes_from(range(len(regions)))
-    for node, readers in graph.nx.adj.items():
+    for node in graph:
         if node.op in _BACK_EDGES:
             continue
         start: int | Node = member.get(node, node)
-        for reader in readers:
+        for reader in graph.readers(node):
             end: int | Node = member.get(reader, reader)
             # inside a region, what reads a declared result will read the value itself
             own = isinstance(end, int) and node in regions[end].sinks

@@ -24,8 +24,8 @@ def rewrite_scans(module: Module, rewrite: Callable[[Graph, Node], object]) -> N
     before = set(module.functions)
     bodies: dict[str, None] = {}
     for graph in needed_graphs(module):
-        for node in graph.topological():
-            if node.op == SCAN and Scan.of(node).fusion is None:
+        for node in graph.of_ops((SCAN,)):
+            if Scan.of(node).fusion is None:
                 bodies[Scan.of(node).body] = None
                 rewrite(graph, node)
     made = dict.fromkeys(name for name in module.functions if name not in before)
