@@ -1,7 +1,8 @@
 """Collecting, fusing and lowering hinted ops beside TensorFlow's own convert_op_hints_to_stubs.
 
-Each hinted op is a convolution with bias and relu. TensorFlow's function copies the whole graph for
-each hint, so it is measured on the smaller graphs only, or, with ``--all``, on 1,000 hints too.
+Processor time. Each hinted op is a convolution with bias and relu. TensorFlow's function copies the
+whole graph for each hint, so it is measured on the smaller graphs only, or, with ``--all``, on
+1,000 hints too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from measuring import exponent, seconds
+from measuring import cpu_seconds, exponent
 
 SIZES = (100, 200, 400, 1_000, 2_000)
 THEIRS = (100, 200, 400)
@@ -62,10 +63,10 @@ def main() -> None:
         out.write(f"{count:8}")
         for pipeline, taken in times.items():
             run = partial(hintc.compile, graph_def, ["x"], ["y"], pipeline=pipeline)
-            taken.append(seconds(run))
+            taken.append(cpu_seconds(run))
             out.write(f"{taken[-1]:16.3f} s")
         if count in peers:
-            other = seconds(partial(theirs, graph_def))
+            other = cpu_seconds(partial(theirs, graph_def), rounds=1)
             ratios = " ".join(f"{other / taken[-1]:8.1f}" for taken in times.values())
             out.write(f"{other:16.3f} s{ratios:>18}")
         out.write("\n")

@@ -7,8 +7,9 @@ converter and prints a table; ``make applications`` does that.
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,7 @@ class Outcome:
         operators: of `PIPELINE`'s model.
         operators_default: of the default pipeline's.
         bytes_ratio: size of `PIPELINE`'s model over the default pipeline's.
+        models: `PIPELINE`'s and the default pipeline's.
     """
 
     chains: dict[str, int]
@@ -64,6 +66,7 @@ class Outcome:
     operators: Counter[str]
     operators_default: Counter[str]
     bytes_ratio: float
+    models: tuple[bytes, bytes]
 
 
 def build(name: str) -> Any:
@@ -101,6 +104,7 @@ def check(model: Any) -> Outcome:
         Counter(op_counts(compiled.tflite)),
         Counter(op_counts(default.tflite)),
         len(compiled.tflite) / len(default.tflite),
+        (compiled.tflite, default.tflite),
     )
 
 
@@ -152,27 +156,46 @@ def _could_be_in(node: Node) -> bool:
     return any(array is not None and array.size > 1 for array in arrays)
 
 
-def _stock(model: Any) -> Counter[str]:
+def _stock(model: Any) -> bytes:
     import tensorflow as tf
 
     with captured_output():
-        return Counter(op_counts(tf.lite.TFLiteConverter.from_keras_model(model).convert()))
+        return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+
+
+def _times(models: Sequence[bytes], rounds: int = 15) -> list[float]:
+    """Processor time of a run of each model on one thread, in seconds; they take turns."""
+    interpreters = [Interpreter(model) for model in models]
+    feeds = [
+        [np.ones([1, *info.shape[1:]], info.dtype) for info in interpreter.inputs]
+        for interpreter in interpreters
+    ]
+    taken: list[list[float]] = [[] for _ in models]
+    for _ in range(rounds):
+        for interpreter, feed, times in zip(interpreters, feeds, taken, strict=True):
+            start = time.thread_time()
+            interpreter.run(feed)
+            times.append(time.thread_time() - start)
+    return [float(np.median(times[1:])) for times in taken]
 
 
 def main(names: list[str]) -> int:
     """Print a line for each architecture; 1 if anything is wrong."""
     out, bad = sys.stdout, 0
     out.write(f"{'':18}{'fused':>6}{'left':>5}{'error':>9}{'default':>9}{'bytes':>7}")
-    out.write(f"{'operators, default, stock':>27}\n")
+    out.write(f"{'operators, default, stock':>27}{'time/stock, default':>21}\n")
     for name in names or list(SIZES):
         model = build(name)
         found = check(model)
         stock = _stock(model)
-        counts = [sum(c.values()) for c in (found.operators, found.operators_default, stock)]
+        every = (*found.models, stock)
+        counts = [sum(op_counts(tflite).values()) for tflite in every]
+        ours, default, theirs = _times(every)
         good = not found.left and max(found.error, found.error_default) < TOLERANCE
         bad += not good
         out.write(f"{name:18}{sum(found.chains.values()):6}{len(found.left):5}{found.error:9.1e}")
         out.write(f"{found.error_default:9.1e}{found.bytes_ratio:7.3f}{counts!s:>27}")
+        out.write(f"{ours / theirs:13.2f}{default / theirs:8.2f}")
         out.write(f"{'' if good else '  WRONG'}\n")
         for line in found.left[:5]:
             out.write(f"    left: {line}\n")
