@@ -163,7 +163,7 @@ def _stock(model: Any) -> bytes:
         return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
-def _times(models: Sequence[bytes], rounds: int = 15) -> list[float]:
+def _times(models: Sequence[bytes], rounds: int = 30) -> list[float]:
     """Processor time of a run of each model on one thread, in seconds; they take turns."""
     interpreters = [Interpreter(model) for model in models]
     feeds = [
@@ -171,11 +171,12 @@ def _times(models: Sequence[bytes], rounds: int = 15) -> list[float]:
         for interpreter in interpreters
     ]
     taken: list[list[float]] = [[] for _ in models]
-    for _ in range(rounds):
-        for interpreter, feed, times in zip(interpreters, feeds, taken, strict=True):
+    for number in range(rounds):
+        for at in range(len(models)):
+            turn = (number + at) % len(models)  # each stands behind each of the others as often
             start = time.thread_time()
-            interpreter.run(feed)
-            times.append(time.thread_time() - start)
+            interpreters[turn].run(feeds[turn])
+            taken[turn].append(time.thread_time() - start)
     return [float(np.median(times[1:])) for times in taken]
 
 
