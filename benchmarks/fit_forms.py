@@ -27,7 +27,8 @@ def terms_of(row: dict[str, str]) -> dict[str, float]:
     """The terms of one measured form."""
     from hintc_passes.scans.form_cost import FormName, Work, terms
 
-    work = Work(*(int(row[field.name]) for field in fields(Work)))
+    # models of one recurrence were measured
+    work = Work(*(int(row.get(field.name, 1)) for field in fields(Work)))
     form: FormName = row["form"]  # type: ignore[assignment]
     return terms(work, form, int(row["tile"]), int8=row["int8"] == "1")
 

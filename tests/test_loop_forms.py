@@ -216,6 +216,16 @@ def test_more_work_takes_longer() -> None:
                 assert more > nanoseconds(work(), form, int8=int8)
 
 
+def test_recurrences_share_the_cache() -> None:
+    alone = work(steps=100, batch=4, weights=4 * 128 * 128)
+    beside = replace(alone, recurrences=2)
+    assert nanoseconds(beside, "unroll", int8=True) > nanoseconds(alone, "unroll", int8=True)
+    for tile in (1, 10):  # so few copies fit beside those of another
+        assert nanoseconds(beside, "while", tile, int8=True) == nanoseconds(
+            alone, "while", tile, int8=True
+        )
+
+
 def test_tiles_divide_or_are_padded() -> None:
     assert tiles(None) == [1, 4, 8]
     assert tiles(12) == [1, 2, 3, 4, 6]

@@ -74,23 +74,27 @@ class ChooseForm(Pass):
         report = PassReport()
         before = set(module.functions)
         bodies: dict[str, None] = {}
-        for graph in needed_graphs(module):
+        graphs = needed_graphs(module)
+        recurrences = sum(node.op == SCAN for graph in graphs for node in graph)
+        for graph in graphs:
             scans = graph.of_ops((SCAN,))
             if graph is module.graph:  # one question for all; the answers are remembered
                 infer_shapes(module, graph, [p for node in scans for p in node.operands])
             for node in scans:
                 bodies[Scan.of(node).body] = None
-                self._write(module, graph, node, report)
+                self._write(module, graph, node, report, recurrences)
         made = dict.fromkeys(name for name in module.functions if name not in before)
         remove_unused_functions(module, bodies | made if bodies else bodies)
         return report
 
-    def _write(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
+    def _write(
+        self, module: Module, graph: Graph, node: Node, report: PassReport, recurrences: int
+    ) -> None:
         name, scan = node.name, Scan.of(node)
         if scan.fusion is None and len(scan.states) > _MOST_STATES:
             reason = f"carries {len(scan.states)} states that depend on each other; kernels carry "
             report.refused("many-states", name, reason + "one (RNN) or two (LSTM)")
-        estimate = self._estimate(module, node, scan)
+        estimate = self._estimate(module, node, scan, recurrences)
         wish = self._wish(scan, estimate)
         try:
             if wish == "unroll":
@@ -107,7 +111,9 @@ class ChooseForm(Pass):
             estimate = None
         self._loop(module, graph, node, report, estimate)
 
-    def _estimate(self, module: Module, node: Node, scan: Scan) -> Estimate | None:
+    def _estimate(
+        self, module: Module, node: Node, scan: Scan, recurrences: int
+    ) -> Estimate | None:
         """The fastest form, if that is what is asked for."""
         if self.optimize_for != "latency" or self.target == "tflm" or self.quantize == "int8":
             return None
@@ -119,7 +125,9 @@ class ChooseForm(Pass):
         int8 = self.quantize == "dynamic"
         most = 0 if only_loops else self.max_trip
         fusable = not only_loops and _can_be_fused(node.graph, node, scan, self.target)
-        return fastest_form(module, node, int8=int8, max_trip=most, fusable=fusable)
+        return fastest_form(
+            module, node, int8=int8, max_trip=most, fusable=fusable, recurrences=recurrences
+        )
 
     def _wish(self, scan: Scan, estimate: Estimate | None) -> str:
         wish = scan.form or self.form

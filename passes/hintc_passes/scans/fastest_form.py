@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hintc.graphdef.scan_lowering import known_trip_count
 from hintc.ir import Module, Node, Scan
@@ -32,7 +32,7 @@ class Estimate:
 
 
 def fastest_form(
-    module: Module, node: Node, *, int8: bool, max_trip: int, fusable: bool
+    module: Module, node: Node, *, int8: bool, max_trip: int, fusable: bool, recurrences: int
 ) -> Estimate:
     """The form of a Scan with the lowest estimate.
 
@@ -42,8 +42,10 @@ def fastest_form(
         int8: weights will be stored as int8.
         max_trip: Scans of more steps than this are not unrolled.
         fusable: the fused op is among the forms.
+        recurrences: how many Scans the model has.
     """
     work, has_batch = work_of(module, node)
+    work = replace(work, recurrences=recurrences)
     steps = known_trip_count(Scan.of(node))
     forms: list[tuple[FormName, int]] = [("while", tile) for tile in tiles(steps)]
     if fusable:

@@ -47,6 +47,7 @@ class Work:
         weights: elements of the matrices that a step multiplies with.
         inputs: elements of those that only the inputs meet, before the loop.
         outputs: elements of the sequences that are given, for one step and one row.
+        recurrences: how many there are in the model; they share the cache.
     """
 
     steps: int
@@ -56,6 +57,7 @@ class Work:
     weights: int
     inputs: int
     outputs: int
+    recurrences: int = 1
 
     @property
     def is_small(self) -> bool:
@@ -82,13 +84,14 @@ def terms(work: Work, form: FormName, tile: int = 1, *, int8: bool = False) -> d
         }
     copies = steps if form == "unroll" else tile
     size = work.weights * (1 if int8 and not work.is_small else 4)
+    cache = CACHE / work.recurrences
     found = {
         "operation": steps * work.operations,
         "element": steps * work.elements * batch,
         "product": steps * work.weights,
         "product of a further row": steps * work.weights * (batch - 1),
         "input product": steps * work.inputs * batch,
-        "byte out of cache": steps * size * max(0.0, 1 - CACHE / max(1, copies * size)),
+        "byte out of cache": steps * size * max(0.0, 1 - cache / max(1, copies * size)),
     }
     if form == "while":
         iterations = math.ceil(steps / tile)
