@@ -111,10 +111,10 @@ def try_in_micro(compiled: Compiled, tflite: bytes) -> None:
         HintcError: TFLite Micro cannot run the model (see `hintc.tflite.micro.check_micro`), e.g.
             for a type that one of its kernels does not know.
     """
-    report = compiled.report
-    check_micro(Model.read(tflite))
+    report, model = compiled.report, Model.read(tflite)
+    check_micro(model)
     if not micro_installed():
-        report.sizes["arena"] = estimated_arena(Model.read(tflite))
+        report.sizes["arena"] = estimated_arena(model)
         text = "not tried in TFLite Micro, the arena is an estimate: hintc[tflm] is not installed"
         report.add_notes("target", [(compiled.outputs[0], text)])
         return
@@ -144,13 +144,13 @@ def check_model(
     custom = [n.removeprefix("CUSTOM:") for n in report.operators if n.startswith("CUSTOM:")]
     known = {**reference_kernels(custom), **(kernels or {})}
     runs = kernels is not None or known.keys() >= set(custom)
+    used = known if custom else None
     if feeds and not runs:
         lacking = some(code for code in custom if code not in known)
         note = f"no kernel for {lacking}: the lowered graph was compared"
         report.add_notes("check", [(compiled.outputs[0], note)])
         compare(compiled.source, compiled.graph_def, feeds, report, None, state)
     elif quantize is not None and runs:
-        used = known if custom else None
         report.cost = measured_cost(compiled.source, tflite, feeds, samples, state, used)
     if quantize == "int8":
         assert report.cost is not None
@@ -158,7 +158,6 @@ def check_model(
             check_cost(report.cost)
             report.errors = {n: error.largest for n, error in report.cost.outputs.items()}
     elif feeds and runs:
-        used = known if custom else None
         compare(compiled.source, tflite, feeds, report, quantize, state, target, used)
 
 

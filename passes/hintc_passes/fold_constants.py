@@ -14,7 +14,6 @@ more than `max_growth` bytes and more than the operands have together.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -44,6 +43,7 @@ from hintc.pattern import is_hint
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass, become_constant, remove_unread
+from hintc_passes.analysis.sizes import OF_SHAPE, write_down
 from hintc_passes.analysis.values import is_zeros
 
 _NEVER = CONTROL_FLOW_V1 | {
@@ -56,7 +56,6 @@ _NEVER_LIKE = (
     *("StatelessRandom", "TPU", "TensorList", "Tpu", "Xla"),
 )
 _STATE_RANK = 2
-_OF_SHAPE = ("Shape", "Size", "Rank")
 
 
 @register
@@ -145,7 +144,7 @@ def _has_arrays(dtype: DType) -> bool:
 def _fold_shapes(graph: Graph, report: PassReport) -> None:
     in_frames = any(node.op in CONTROL_FLOW_V1 for node in graph)
     for node in graph:
-        if node.op not in _OF_SHAPE or is_hint(node):
+        if node.op not in OF_SHAPE or is_hint(node):
             continue
         producer = node.operands[0].node
         if in_frames and producer.op != "Const":  # its operand says in which frame it runs
@@ -153,10 +152,7 @@ def _fold_shapes(graph: Graph, report: PassReport) -> None:
         shape = _static_shape(node.operands[0])
         if shape is None:
             continue
-        values: dict[str, Any] = {"Shape": shape, "Size": math.prod(shape), "Rank": len(shape)}
-        dtype = node.attributes.get("out_type", DType.INT32)
-        assert isinstance(dtype, DType)
-        become_constant(node, np.array(values[node.op], dtype.numpy), producer.controls)
+        write_down(node, shape)
         report.count("folded")
 
 

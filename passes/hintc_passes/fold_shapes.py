@@ -11,21 +11,17 @@ Leaves graphs with control flow v1 alone: there an operand says in which frame a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from hintc.call_graph import CONTROL_FLOW_V1
 from hintc.graphdef.shapes import infer_shapes
-from hintc.ir import DType, Module, Node
+from hintc.ir import Module
 from hintc.pattern import is_hint
 from hintc.registry import register
 from hintc.remark import PassReport
-from hintc.rewrite import Pass, become_constant
-
-_OF_SHAPE = ("Shape", "Size", "Rank")
+from hintc.rewrite import Pass
+from hintc_passes.analysis.sizes import OF_SHAPE, write_down
 
 
 @register
@@ -39,20 +35,13 @@ class FoldShapes(Pass):
         """Fold in the main graph."""
         report = PassReport()
         graph = module.graph
-        asking = [node for node in graph if node.op in _OF_SHAPE and not is_hint(node)]
+        asking = [node for node in graph if node.op in OF_SHAPE and not is_hint(node)]
         if not asking or any(node.op in CONTROL_FLOW_V1 for node in graph):
             return report
         shapes = infer_shapes(module, graph, [node.operands[0] for node in asking])
         for node in asking:
             shape = shapes[node.operands[0]]
             if shape.dims is not None and shape.is_static:
-                _fold(node, shape.dims)
+                write_down(node, shape.dims)
                 report.count("folded")
         return report
-
-
-def _fold(node: Node, shape: tuple[int, ...]) -> None:
-    value = {"Shape": shape, "Size": math.prod(shape), "Rank": len(shape)}[node.op]
-    dtype = node.attributes.get("out_type", DType.INT32)
-    assert isinstance(dtype, DType)
-    become_constant(node, np.array(value, dtype.numpy), node.operands[0].node.controls)
