@@ -137,12 +137,8 @@ def schema_of(node: Node) -> OpSchema | None:
 
 def result_dtypes(node: Node) -> tuple[DType | None, ...] | None:
     """Element type of each result (None inside: not known); None if the op is not known."""
-    return _dtypes(node, "results")
-
-
-def operand_dtypes(node: Node) -> tuple[DType | None, ...] | None:
-    """Element type of each operand (None inside: not known); None if the op is not known."""
-    return _dtypes(node, "operands")
+    schema = schema_of(node)
+    return None if schema is None else dtypes_of(schema.results, node.attributes)
 
 
 def is_stateful(node: Node) -> bool:
@@ -154,13 +150,6 @@ def is_stateful(node: Node) -> bool:
 def side_effects(nodes: Iterable[Node]) -> list[Node]:
     """Those of a body's nodes that are declared stateful, or not known; arguments are left out."""
     return [node for node in nodes if is_stateful(node) and not node.op.startswith("_")]
-
-
-def _dtypes(node: Node, side: str) -> tuple[DType | None, ...] | None:
-    schema = schema_of(node)
-    if schema is None:
-        return None
-    return dtypes_of(getattr(schema, side), node.attributes)
 
 
 def dtypes_of(args: Iterable[ArgSpec], attributes: Attributes) -> tuple[DType | None, ...]:
