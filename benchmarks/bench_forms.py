@@ -21,7 +21,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 QUICK = (GRID[0], GRID[2], GRID[5])
 BY_TF_KERAS = (GRID[0], GRID[1], GRID[5])
 """Where tf_keras' own fusion is measured: one conversion takes half a minute."""
-ROUNDS = 11
+ROUNDS = 15
 
 
 def made_of(case: Case) -> dict[str, Made]:

@@ -22,8 +22,9 @@ Written by `python benchmarks/bench_forms.py`, part of `make bench`, on {date}: 
 {cores} cores; Python {python}, {packages}.
 
 Each model is built by Keras 3 with a fixed batch and gives whole sequences. All its .tflite files
-run in one process, in turn, {rounds} rounds; a sample is as many runs as fill 4 ms, on one thread
-of the CPU's time, on all threads of the clock's. {points} points of (units, inputs, steps, batch).
+run in one process, in turn, {rounds} rounds, each with new interpreters; a sample is as many runs
+as fill 4 ms, on one thread of the CPU's time, on all threads of the clock's. {points} points of
+(units, inputs, steps, batch).
 A number is the median over the rounds of the ratio to `optimize_for="latency"` in the same round:
 2.00 is twice as slow. In brackets: the 95 % interval of that median, by bootstrap. `size` is
 hintc's default (the fused kernel, for a GRU a loop), `while` and `unroll` are those forms by force,
