@@ -11,7 +11,6 @@ class RemarkKind(enum.Enum):
 
     FUSED = "fused"
     REFUSED = "refused"
-    CHANGED = "changed"
     NOTE = "note"
 
 
@@ -96,10 +95,12 @@ class PassReport:
 
 
 class Refused(Exception):
-    """Raised inside a pass, which then leaves the node alone and makes a remark of it.
+    """Why something that looks right is left alone: the pass makes a remark of it.
+
+    Raised where a pass is deep inside its work, returned where it is asked (`RewritePass.accept`).
 
     Args:
-        code: stable short name of the reason.
+        code: stable short name of the reason, kebab-case.
         reason: one sentence.
         remedy: what the user can do, "" if nothing.
     """

@@ -168,6 +168,12 @@ class Report:
         return [_outcome(node, remarks) for node, remarks in said.items()]
 
     @property
+    def custom_codes(self) -> list[str]:
+        """The codes of the model's custom operators, for which a runtime needs kernels."""
+        names = (name.split(":", 1) for name in self.operators)
+        return [code[0] for kind, *code in names if kind == "CUSTOM"]
+
+    @property
     def near_misses(self) -> list[tuple[str, NearMiss]]:
         """Pass and near miss, the closest of each run of a pass first."""
         return [(run.name, miss) for run in self.passes for miss in run.near_misses]

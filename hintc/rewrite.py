@@ -19,7 +19,7 @@ from hintc.ir.scan import dtype_of
 from hintc.pattern import Match, Matcher, OpBuilder, Pattern, trace
 from hintc.remark import NearMiss, PassReport, Refused
 
-__all__ = ["Emitter", "Pass", "Refusal", "RewritePass", "remove_unread"]
+__all__ = ["Emitter", "Pass", "Refused", "RewritePass", "remove_unread"]
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,6 @@ class Pass:
                 alone, with a remark.
         """
         raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why something that looks right is left alone.
-
-    Attributes:
-        code: stable short name of the reason, kebab-case.
-        reason: one sentence.
-        remedy: what the user can do, "" if nothing.
-    """
-
-    code: str
-    reason: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +69,7 @@ class RewritePass(Pass):
         parameters, e.g. ``def pattern(self, op, x, bias)``. See `hintc.pattern`.
         """
 
-    def accept(self, match: Match) -> Refusal | None:
+    def accept(self, match: Match) -> Refused | None:
         """Why this match is left alone; None if it is to be rewritten."""
         return None
 
@@ -177,14 +162,14 @@ class _Engine:
                     break  # a constant may have as many readers as there are matches
         return found
 
-    def _structural_refusal(self, match: Match, escaping: Mapping[Node, Node]) -> Refusal | None:
+    def _structural_refusal(self, match: Match, escaping: Mapping[Node, Node]) -> Refused | None:
         if escaping and not self._rule.keep_escaping:
             node, reader = next(iter(escaping.items()))
             what = "is a result" if reader.op == RESULT else f"is also read by '{reader.name}'"
-            return Refusal("value-escapes", f"the inner value '{node.name}' {what}")
+            return Refused("value-escapes", f"the inner value '{node.name}' {what}")
         stays = self._path_back(match, escaping)
         if stays is not None:
-            return Refusal(
+            return Refused(
                 "not-convex", f"'{stays.name}' lies between two nodes that would become one"
             )
         return None
@@ -218,13 +203,13 @@ class _Engine:
 
     # -- the rewrite -------------------------------------------------------------------------
 
-    def _apply(self, match: Match) -> Refusal | None:
+    def _apply(self, match: Match) -> Refused | None:
         emitter = Emitter(self._module, match, getattr(self._rule, "target", "tflite"))
         try:
             values = _as_ports(self._rule.rewrite(match, emitter))
         except Refused as refused:
             self._graph.remove(emitter.added)
-            return Refusal(refused.code, str(refused), refused.remedy)
+            return refused
         self._replace(match, values, emitter)
         for call, op in emitter.fused:
             self._report.fused("fused-call", call.name, f"It is one call of '{op.name}'.")

@@ -80,7 +80,7 @@ def test_every_page_is_reachable_from_the_readme() -> None:
 # Calls that make a remark, each with the position of the code among its arguments.
 SPEAKERS = {
     **dict.fromkeys(("fused", "refused", "note", "add_notes"), 0),
-    **dict.fromkeys(("Refusal", "Refused", "Difference", "NotFusedError", "foreign"), 0),
+    **dict.fromkeys(("Refused", "Difference", "NotFusedError", "foreign"), 0),
     "Remark": 1,
 }
 

@@ -11,7 +11,7 @@ from hintc.errors import HintcError
 from hintc.ir import DType, Graph, Module, Node, Port
 from hintc.pattern import Match, OpBuilder
 from hintc.remark import PassReport
-from hintc.rewrite import Emitter, Refusal, RewritePass
+from hintc.rewrite import Emitter, Refused, RewritePass
 from hintc.text import parse_module
 from hintc.verify import verify
 from work import calls_made
@@ -37,8 +37,8 @@ class Keeping(FuseTanh):
 
 @dataclass(frozen=True)
 class Refusing(FuseTanh):
-    def accept(self, match: Match) -> Refusal | None:
-        return Refusal("not-today", "it rains", "Wait.")
+    def accept(self, match: Match) -> Refused | None:
+        return Refused("not-today", "it rains", "Wait.")
 
 
 @dataclass(frozen=True)

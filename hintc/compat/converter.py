@@ -220,9 +220,9 @@ class TFLiteConverter:
         settings = plan(vars(self))
         converted = self._converted(settings)
         vars(self)["report"] = converted.report
-        custom = [n for n in converted.report.operators if n.startswith("CUSTOM")]
+        custom = converted.report.custom_codes
         if custom and not settings.allow_custom_ops:
-            names = ", ".join(name.partition(":")[2] or name for name in custom)
+            names = ", ".join(custom)
             raise HintError(
                 f"the model needs kernels of your own for {names}",
                 remedy="Set converter.allow_custom_ops = True",

@@ -50,8 +50,6 @@ from hintc.ir import (
 from hintc.ir.opdefs import STUB_INDICES
 from hintc.ir.scan import dtype_of
 
-_PREFIX = "hintc.stub."
-
 
 @dataclass(frozen=True)
 class _Form:

@@ -141,7 +141,7 @@ def check_model(
         EquivalenceError: see `compare` and `check_cost`.
     """
     report = compiled.report
-    custom = [n.removeprefix("CUSTOM:") for n in report.operators if n.startswith("CUSTOM:")]
+    custom = report.custom_codes
     known = {**reference_kernels(custom), **(kernels or {})}
     runs = kernels is not None or known.keys() >= set(custom)
     used = known if custom else None

@@ -54,7 +54,7 @@ def to_integers(
     report = compiled.report
     model = Model.read(tflite)
     main = model.subgraphs[0]
-    codes = [model.op_name(op).removeprefix("CUSTOM:") for _, op in model.operators()]
+    codes = [code for _, op in model.operators() if (code := model.custom_code(op)) is not None]
     infos = [
         TensorInfo(name, main.shape(tensor) or (), main.dtype(tensor) or np.dtype(object))
         for name, tensor in zip(compiled.inputs, main.graph.inputs, strict=True)

@@ -124,8 +124,8 @@ def fused_call(subgraph: Subgraph, op: Operator) -> FusedCall | None:
     Raises:
         HintcError: a ``hintc.`` operator whose spec is missing, damaged or does not fit it.
     """
-    code = subgraph.model.op_name(op).removeprefix("CUSTOM:")
-    if not code.startswith(PREFIX):
+    code = subgraph.model.custom_code(op)
+    if code is None or not code.startswith(PREFIX):
         return None
     name = subgraph.tensor_name(op.outputs[0]) if op.outputs else ""
     try:

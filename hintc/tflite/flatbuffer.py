@@ -115,9 +115,18 @@ class Model:
 
     def op_name(self, op: Operator) -> str:
         """Schema name of an operator; ``CUSTOM:<code>`` for a custom one."""
+        code = self.custom_code(op)
+        return self._builtin_name(op) if code is None else f"CUSTOM:{code}"
+
+    def custom_code(self, op: Operator) -> str | None:
+        """The code under which a custom operator's kernel is registered; None for a built-in."""
+        if self._builtin_name(op) != "CUSTOM":
+            return None
+        return _text(self.root.operatorCodes[op.opcodeIndex].customCode)
+
+    def _builtin_name(self, op: Operator) -> str:
         code = self.root.operatorCodes[op.opcodeIndex]
-        name = builtin_names().get(_builtin_code(code), "UNKNOWN")
-        return f"{name}:{_text(code.customCode)}" if name == "CUSTOM" else name
+        return builtin_names().get(_builtin_code(code), "UNKNOWN")
 
     def operators(self) -> Iterator[tuple[Subgraph, Operator]]:
         """Every operator of every subgraph."""

@@ -255,9 +255,8 @@ def _check_customs(tflite: bytes, allowed: Collection[str]) -> None:
     model = Model.read(tflite)
     left: dict[tuple[str, bool], list[str]] = {}
     for subgraph, op in model.operators():
-        name = model.op_name(op)
-        code = name.removeprefix("CUSTOM:")
-        if code != name and code not in allowed:
+        code = model.custom_code(op)
+        if code is not None and code not in allowed:
             half = any(subgraph.dtype(result) == np.float16 for result in op.outputs)
             # a print, say, has no output
             where = subgraph.tensor_name(op.outputs[0]) if len(op.outputs) else code

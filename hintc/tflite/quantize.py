@@ -128,10 +128,9 @@ def _float_operators(model: Model) -> Iterator[tuple[str, str]]:
 def _check_operators(model: Model, kernels: Mapping[str, AnyKernel]) -> None:
     for number, subgraph in enumerate(model.subgraphs):
         for op in subgraph.operators:
-            name = model.op_name(op)
-            code = name.removeprefix("CUSTOM:")
+            code = model.custom_code(op)
             # TensorFlow's calibrator, which loops need, has no kernel of it
-            if code != name and (code not in kernels or len(model.subgraphs) > 1):
+            if code is not None and (code not in kernels or len(model.subgraphs) > 1):
                 raise HintcError(
                     f"a model with the custom operator '{code}' cannot be quantised to integers",
                     node=subgraph.tensor_name(op.outputs[0]) if op.outputs else None,

@@ -29,7 +29,7 @@ from hintc.graft import COLOCATION
 from hintc.ir import Array, AttributeValue, DType, Node, Port
 from hintc.pattern import Match, OpBuilder
 from hintc.registry import register
-from hintc.rewrite import Emitter, Refusal, RewritePass
+from hintc.rewrite import Emitter, Refused, RewritePass
 from hintc_passes.analysis.channels import FUSED_NORMS, LINEAR_OPS, Channels, data_format
 
 _ADDS = ("Add", "AddV2", "BiasAdd")
@@ -65,19 +65,19 @@ class FoldBatchNorm(RewritePass):
             op.Sub(biased, constant, as_="step"),
         )
 
-    def accept(self, match: Match) -> Refusal | None:
+    def accept(self, match: Match) -> Refused | None:
         """Only what is proved to be one number for each channel."""
         linear = match.node("linear")
         if linear.attributes["T"] is not DType.FLOAT:
-            return Refusal("fold-type", f"'{linear.name}' does not compute in float32")
+            return Refused("fold-type", f"'{linear.name}' does not compute in float32")
         if match.has_node("norm") and match.node("norm").attributes.get("is_training", True):
-            return Refusal(
+            return Refused(
                 "batch-norm-training",
                 "it normalises by mean and variance of the batch that it is given",
                 "Export the model for inference (training=False).",
             )
         if _is_shared(match["weights"]):
-            return Refusal(
+            return Refused(
                 "weights-shared",
                 f"the weights '{match['weights']}' are also read elsewhere and would be stored "
                 "twice",
@@ -85,12 +85,12 @@ class FoldBatchNorm(RewritePass):
         channels = _channels(match)
         affine = None if channels is None else _affine(match, channels)
         if channels is None or affine is None:
-            return Refusal(
+            return Refused(
                 "not-by-channel", f"it is not one number for each channel of '{linear.name}'"
             )
         folded = channels.scaled_weights(linear, affine.factor)
         if not (np.isfinite(folded).all() and np.isfinite(affine.shift).all()):
-            return Refusal("fold-not-finite", "the new weights would not be finite numbers")
+            return Refused("fold-not-finite", "the new weights would not be finite numbers")
         return None
 
     def rewrite(self, match: Match, new: Emitter) -> Port | Node:

@@ -39,7 +39,7 @@ from hintc.ops.convolution import (
 from hintc.pattern import Match, OpBuilder
 from hintc.registry import register
 from hintc.remark import PassReport
-from hintc.rewrite import Emitter, Pass, Refusal, RewritePass
+from hintc.rewrite import Emitter, Pass, Refused, RewritePass
 from hintc_passes.analysis.channels import LINEAR_OPS, Channels, data_format
 
 _OPS: dict[str, tuple[FusedOp, FusedOp]] = {
@@ -115,7 +115,7 @@ class _FoldPads(RewritePass):
         kernel = op.constant(as_="filter")
         return op[_WINDOWED](padded, kernel, padding="VALID", data_format="NHWC", as_="linear")
 
-    def accept(self, match: Match) -> Refusal | None:
+    def accept(self, match: Match) -> Refused | None:
         """With a stride of 1 it is the same for all sizes; else the sizes must be known."""
         linear, paddings = match.node("linear"), match.constant("paddings")
         channels = Channels.of(linear)
@@ -130,7 +130,7 @@ class _FoldPads(RewritePass):
             ]
             if [tuple(row) for row in given[1:3].tolist()] == same:
                 return None
-        return Refusal("conv-pad-stays", "the Pad before it is not what padding SAME would add")
+        return Refused("conv-pad-stays", "the Pad before it is not what padding SAME would add")
 
     def rewrite(self, match: Match, new: Emitter) -> Node:
         """The convolution, with its own padding."""
@@ -179,12 +179,12 @@ class _SinkSqueeze(RewritePass):
             op[tuple(_ACTIVATIONS)](squeezed, as_="step"), op[_ADDS](squeezed, bias, as_="step")
         )
 
-    def accept(self, match: Match) -> Refusal | None:
+    def accept(self, match: Match) -> Refused | None:
         """The squeezed axes must not be the channels', nor the bias more than one by channel."""
         channels = Channels.of(match.node("linear"))
         squeezed = None if channels is None else channels.squeezed(match.node("squeeze"))
         if squeezed is None or not _fits(match, "bias", squeezed):
-            return Refusal("not-by-channel", "it is not one number for each channel")
+            return Refused("not-by-channel", "it is not one number for each channel")
         return None
 
     def rewrite(self, match: Match, new: Emitter) -> Node:
@@ -217,25 +217,25 @@ class _Fuse(RewritePass):
         value = op.optional(lambda v: op[_ADDS](v, bias, as_="bias_add"), linear)
         return op.optional(lambda v: op[tuple(_ACTIVATIONS)](v, as_="activation"), value)
 
-    def accept(self, match: Match) -> Refusal | None:
+    def accept(self, match: Match) -> Refused | None:
         """Only what the op computes, exactly."""
         return next(self._refusals(match), None)
 
-    def _refusals(self, match: Match) -> Iterator[Refusal]:
+    def _refusals(self, match: Match) -> Iterator[Refused]:
         linear = match.node("linear")
         channels = Channels.of(linear)
         if linear.attributes["T"] is not DType.FLOAT or channels is None:
-            yield Refusal("conv-type", f"'{linear.name}' does not multiply float32 weights")
+            yield Refused("conv-type", f"'{linear.name}' does not multiply float32 weights")
         elif data_format(linear) != b"NHWC":
-            yield Refusal("conv-layout", "its channels are in front", "Export with NHWC.")
+            yield Refused("conv-layout", "its channels are in front", "Export with NHWC.")
         elif not _fits(match, "bias", channels):
-            yield Refusal("not-by-channel", "what is added is not one number for each channel")
+            yield Refused("not-by-channel", "what is added is not one number for each channel")
         if linear.attributes.get("padding") == b"EXPLICIT":
-            yield Refusal("conv-padding", "its padding is neither SAME nor VALID")
+            yield Refused("conv-padding", "its padding is neither SAME nor VALID")
         if linear.attributes.get("transpose_a") or linear.attributes.get("transpose_b"):
-            yield Refusal("conv-transposed", f"'{linear.name}' transposes what it multiplies")
+            yield Refused("conv-transposed", f"'{linear.name}' transposes what it multiplies")
         if self.emit == "builtin" and _activation(match) not in BUILTIN_ACTIVATIONS:
-            yield Refusal(
+            yield Refused(
                 "conv-activation",
                 f"the kernel has no {_activation(match).lower()}; it stays an operator of its own",
             )

@@ -25,7 +25,7 @@ from hintc_passes.cells.algebra import Matrix
 from hintc_passes.cells.fuse import fuse_scans
 from hintc_passes.cells.lstm import LstmCell, match_lstm
 from hintc_passes.cells.recognised import Groups, Kernel, Recognised, input_groups, input_matrix
-from hintc_passes.cells.step import Result
+from hintc_passes.cells.step_values import Result
 
 
 @register

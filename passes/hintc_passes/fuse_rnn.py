@@ -20,7 +20,7 @@ from hintc.rewrite import Pass
 from hintc_passes.cells.fuse import fuse_scans
 from hintc_passes.cells.recognised import Kernel, Recognised, input_groups, input_matrix
 from hintc_passes.cells.rnn import match_rnn
-from hintc_passes.cells.step import Result
+from hintc_passes.cells.step_values import Result
 
 
 @register

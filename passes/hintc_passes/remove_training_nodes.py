@@ -41,7 +41,7 @@ from hintc.ir.scan import dtype_of
 from hintc.pattern import Match, OpBuilder, constant_of
 from hintc.registry import register
 from hintc.remark import PassReport
-from hintc.rewrite import Emitter, Pass, Refusal, RewritePass, remove_unread
+from hintc.rewrite import Emitter, Pass, Refused, RewritePass, remove_unread
 
 _CONDITIONS = (*IF_OPS, "Case", "StatelessCase")
 PASS_THROUGH = frozenset(("Identity", "CheckNumerics", "StopGradient", "PreventGradient"))
@@ -329,13 +329,13 @@ class _IdleDropout(RewritePass):
             op.Mul(scaled, op.Floor(op["Add", "AddV2"](keep, noise))),
         )
 
-    def accept(self, match: Match) -> Refusal | None:
+    def accept(self, match: Match) -> Refused | None:
         """Only if nothing is dropped and nothing scaled. Noise is in [0, 1)."""
         rate, keep = match.get("rate"), match.get("keep")
         drops = _number(rate) != 0 if rate is not None else keep is None or _number(keep) != 1
         if not drops and _number(match["scale"]) == 1:
             return None
-        return Refusal(
+        return Refused(
             "dropout-active",
             "this dropout is not known to keep everything: its rate is not the constant 0",
             "Export the model for inference (training=False, rate 0).",

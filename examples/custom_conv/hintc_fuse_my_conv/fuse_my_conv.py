@@ -12,7 +12,7 @@ import hintc
 from hintc.ir import DType, Node
 from hintc.ops import AttributeSpec, declare
 from hintc.pattern import Match, OpBuilder, Open, Result
-from hintc.rewrite import Emitter, Refusal
+from hintc.rewrite import Emitter, Refused
 from hintc_fuse_my_conv.kernel import ACTIVATIONS, my_conv
 
 MY_CONV = declare(
@@ -55,12 +55,12 @@ class FuseMyConv(hintc.RewritePass):
         )
         return op[tuple(ACTIVATIONS)](op.BiasAdd(conv, bias, data_format="NHWC"), as_="activation")
 
-    def accept(self, match: Match) -> Refusal | None:
+    def accept(self, match: Match) -> Refused | None:
         """Why a match is left alone; None if it is not."""
         filters = match.constant("filter")
         if filters is not None and filters.shape[-1] >= self.min_channels:
             return None
-        return Refusal(
+        return Refused(
             "few-channels",
             f"it has fewer than {self.min_channels} channels",
             "Lower the option 'min_channels' to fuse it.",

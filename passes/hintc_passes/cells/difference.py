@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hintc.ir import SCAN, Port
 from hintc.ir.opdefs import WHILE_OPS
-from hintc_passes.cells.algebra import Affine, Atom, Opaque, Symbol, interval
-from hintc_passes.cells.step import Result
+from hintc_passes.cells.algebra import Affine, Atom, Opaque, Symbol
+from hintc_passes.cells.functions import interval
+from hintc_passes.cells.step_values import Result
 
 _LOOPS = (SCAN, *WHILE_OPS)
 

@@ -28,12 +28,14 @@ from hintc.ir import (
 from hintc.ir.scan import dtype_of
 from hintc.remark import PassReport
 from hintc_passes.analysis.dimensions import dimension
-from hintc_passes.cells.algebra import Affine, Matrix, Opaque, width_of
+from hintc_passes.cells.algebra import Affine, Matrix, Opaque
 from hintc_passes.cells.constants import constant_value
 from hintc_passes.cells.difference import Difference, varying_weight
 from hintc_passes.cells.proof import check_step
 from hintc_passes.cells.recognised import Groups, Kernel
-from hintc_passes.cells.step import Result, Step, UnknownWidthError, symbol
+from hintc_passes.cells.rows import width_of
+from hintc_passes.cells.step import Step, UnknownWidthError, symbol
+from hintc_passes.cells.step_values import Result
 
 
 def fuse_scans(module: Module, kernel: Kernel) -> PassReport:

@@ -20,17 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hintc_passes.cells.algebra import (
-    Affine,
-    Atom,
-    Matrix,
-    Opaque,
-    Product,
-    Symbol,
-    Unary,
-    activate,
-    interval,
-)
+from hintc_passes.cells.algebra import Affine, Atom, Matrix, Opaque, Product, Symbol, Unary
 from hintc_passes.cells.difference import (
     Difference,
     foreign,
@@ -38,8 +28,9 @@ from hintc_passes.cells.difference import (
     single_block,
     symmetric_clip,
 )
+from hintc_passes.cells.functions import activate, interval
 from hintc_passes.cells.normalised import match_normalised
-from hintc_passes.cells.step import Result
+from hintc_passes.cells.step_values import Result
 
 ACTIVATIONS = {"Tanh": "TANH", "Relu": "RELU", "Relu6": "RELU6"}
 

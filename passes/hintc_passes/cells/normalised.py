@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hintc.ops.sequence_lstm import LAYER_NORM_EPSILON
-from hintc_passes.cells.algebra import Affine, Matrix, Mean, Product, Unary, spread
+from hintc_passes.cells.algebra import Affine, Matrix, Mean, Product, Unary
 from hintc_passes.cells.difference import Difference
+from hintc_passes.cells.functions import spread
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hintc.ops import FusedOp
 from hintc_passes.cells.algebra import Matrix
-from hintc_passes.cells.step import Result
+from hintc_passes.cells.step_values import Result
 
 Groups = tuple[tuple[int, ...], ...]
 """Positions of sequences: those of a group are multiplied by the same matrices."""

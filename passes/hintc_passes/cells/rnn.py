@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hintc_passes.cells.algebra import Matrix, Symbol, Unary
 from hintc_passes.cells.difference import Difference, foreign, output_is_not_h, single_block
 from hintc_passes.cells.gru import refuse_gru
-from hintc_passes.cells.step import Result
+from hintc_passes.cells.step_values import Result
 
 ACTIVATIONS = {"Tanh": "TANH", "Relu": "RELU", "Relu6": "RELU6"}
 

@@ -15,7 +15,8 @@ from hintc.ir import DType, Function, Graph, Module, Node, Port, Scan, Shape, pr
 from hintc.ir.scan import dtype_of
 from hintc_passes.analysis.values import known_int, source_of, sweep
 from hintc_passes.cells.algebra import Symbol
-from hintc_passes.cells.step import evaluate, symbol
+from hintc_passes.cells.op_rules import evaluate
+from hintc_passes.cells.step import symbol
 from hintc_passes.scans.step import Step, add_in_place_of
 
 
