@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import hintc
 from hintc.convert import Converted
 from hintc.remark import Remark
 from hintc.runtime.interpreter import Interpreter
+from hintc.runtime.session import Session
 from hintc.tflite.inspect import op_counts
 
 v1 = tf.compat.v1
@@ -199,11 +201,13 @@ def frozen(
     kept = {node.name for node in graph_def.node}
     names = [name for name in inputs if name in kept]
 
-    def wanted(values: dict[str, Array]) -> list[Array]:
-        from hintc.runtime import session
+    @functools.cache
+    def session() -> Session:  # one for all batches: opening it takes longer than a run
+        return Session(graph_def)
 
+    def wanted(values: dict[str, Array]) -> list[Array]:
         given = {name: values[name] for name in names}
-        return list(session.run(graph_def, given, outputs).values())
+        return list(session().run(given, outputs).values())
 
     def given(batch: int) -> dict[str, Array]:
         return {name: value for name, value in feeds(batch).items() if name in names}

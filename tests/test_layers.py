@@ -58,6 +58,7 @@ FOLDERS: dict[str, set[str]] = {
     "chains": {"analysis", "scans"},
     "frames": {"analysis"},
     "directions": {"analysis"},
+    "training": set(),
 }
 
 

@@ -10,8 +10,9 @@ from hintc.ir.attributes import (
     Unbound,
 )
 from hintc.ir.dtypes import DType
-from hintc.ir.graph import ARG, CONTROL, RESULT, Graph, Node, Port, Use, producers
+from hintc.ir.graph import Graph, producers
 from hintc.ir.module import Function, Module
+from hintc.ir.node import ARG, CONTROL, RESULT, Node, Port, Use
 from hintc.ir.opdefs import SCAN
 from hintc.ir.scan import Fusion, Scan
 from hintc.ir.snapshot import Snapshot

@@ -8,7 +8,8 @@ from typing import Any
 from hintc.errors import HintcError
 from hintc.ir.attributes import Attributes
 from hintc.ir.dtypes import DType
-from hintc.ir.graph import ARG, Graph, Node
+from hintc.ir.graph import Graph
+from hintc.ir.node import ARG, Node
 
 
 class _Sourced:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hintc.ir.attributes import Attributes, AttributeValue
 from hintc.ir.dtypes import DType
-from hintc.ir.graph import ARG, RESULT, Node
+from hintc.ir.node import ARG, RESULT, Node
 
 SCAN = "Scan"
 """Op of hintc's own recurrence node, see `hintc.ir.scan`."""

@@ -23,8 +23,9 @@ from dataclasses import dataclass, replace
 from hintc.errors import VerifyError
 from hintc.ir.attributes import AttributeValue, FunctionRef
 from hintc.ir.dtypes import DType
-from hintc.ir.graph import Graph, Node, Port
+from hintc.ir.graph import Graph
 from hintc.ir.module import Function, Module
+from hintc.ir.node import Node, Port
 from hintc.ir.opdefs import SCAN, result_dtypes
 
 

@@ -14,10 +14,8 @@ from hintc.ops.convolution import (
     FUSED_MAT_MUL,
 )
 from hintc.ops.fused_op import (
-    PREFIX,
     TARGETS,
     AttributeSpec,
-    AttributeValue,
     Broken,
     BuiltinLowering,
     Constraint,
@@ -25,16 +23,15 @@ from hintc.ops.fused_op import (
     FusedOp,
     OperandSlot,
     Quantize,
-    Spec,
     StateSlot,
     Target,
     Use,
-    parse_spec,
 )
 from hintc.ops.lstm import LSTM
 from hintc.ops.rnn import RNN
 from hintc.ops.sequence_lstm import UNIDIRECTIONAL_SEQUENCE_LSTM
 from hintc.ops.sequence_rnn import UNIDIRECTIONAL_SEQUENCE_RNN
+from hintc.ops.spec import PREFIX, AttributeValue, Spec, parse_spec
 from hintc.ops.svdf import SVDF
 
 __all__ = [

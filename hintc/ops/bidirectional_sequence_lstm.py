@@ -25,7 +25,6 @@ from hintc.ops.directions import (
 )
 from hintc.ops.fused_op import (
     AttributeSpec,
-    AttributeValue,
     Broken,
     BuiltinLowering,
     Constraint,
@@ -35,6 +34,7 @@ from hintc.ops.fused_op import (
 )
 from hintc.ops.sequence_lstm import GATES, UNIDIRECTIONAL_SEQUENCE_LSTM
 from hintc.ops.sequence_lstm import reference as one_way
+from hintc.ops.spec import AttributeValue
 
 _ONE_WAY = UNIDIRECTIONAL_SEQUENCE_LSTM
 _STATES = ("output_state", "cell_state")

@@ -25,7 +25,6 @@ from hintc.ops.directions import (
 )
 from hintc.ops.fused_op import (
     AttributeSpec,
-    AttributeValue,
     Broken,
     BuiltinLowering,
     Constraint,
@@ -36,6 +35,7 @@ from hintc.ops.fused_op import (
 )
 from hintc.ops.sequence_rnn import UNIDIRECTIONAL_SEQUENCE_RNN
 from hintc.ops.sequence_rnn import reference as one_way
+from hintc.ops.spec import AttributeValue
 
 _ONE_WAY = UNIDIRECTIONAL_SEQUENCE_RNN
 _AUXILIARY_WEIGHTS = [f"{side}{AUXILIARY}_weights" for side in (FORWARD, BACKWARD)]

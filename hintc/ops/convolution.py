@@ -15,7 +15,6 @@ import numpy as np
 
 from hintc.ops.fused_op import (
     AttributeSpec,
-    AttributeValue,
     BuiltinLowering,
     Constraint,
     Dims,
@@ -23,6 +22,7 @@ from hintc.ops.fused_op import (
     OperandSlot,
     Use,
 )
+from hintc.ops.spec import AttributeValue
 
 BUILTIN_ACTIVATIONS = ("NONE", "RELU", "RELU6")
 """What the built-in kernels compute; for others they compute none, silently."""

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hintc.ops.arithmetic import Array, Exact
-from hintc.ops.fused_op import AttributeValue, Constraint, FusedOp, Use
+from hintc.ops.fused_op import Constraint, FusedOp, Use
+from hintc.ops.spec import AttributeValue
 
 FORWARD, BACKWARD = "fw_", "bw_"
 """Prefixes of the operands and results of the two directions."""

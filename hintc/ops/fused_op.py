@@ -8,22 +8,19 @@ JSON text that travels with the call (`FusedOp.spec`, `FusedOp.parse_spec`).
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hintc.errors import HintcError
 from hintc.ir import Array, FunctionRef
+from hintc.ops.spec import PREFIX, AttributeValue, Spec, parse_spec, plain_value
 
-AttributeValue = bool | int | float | str | tuple["AttributeValue", ...]
 SlotKind = Literal["input", "weight", "bias", "state"]
 Target = Literal["tflite", "litert", "tflm"]
 Quantize = Literal["dynamic", "float16", "int8"]
 
 TARGETS: tuple[Target, ...] = ("tflite", "litert", "tflm")
-PREFIX = "hintc."
-"""A call of op ``X`` is marked ``hintc.X``: in ``_implements`` and as custom code."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class AttributeSpec:
         """`value` in the attribute's type; an int is taken for a float, nothing else is cast."""
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        plain = _plain(op, name, value)
+        plain = plain_value(op, name, value)
         if type(plain) is not self.type:
             raise HintcError(
                 f"{op}: attribute '{name}' is {value!r}",
@@ -188,23 +185,6 @@ Lowering = BuiltinLowering | CustomLowering
 
 
 @dataclass(frozen=True)
-class Spec:
-    """The parsed spec of one call.
-
-    Args:
-        op: name of the fused op.
-        slots: for each operand of the call its slot, or None where only the body needs it.
-        results: for each result of the call its name in the fused op.
-        attributes: every attribute, defaults filled in.
-    """
-
-    op: str
-    slots: tuple[str | None, ...]
-    results: tuple[str, ...]
-    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class FusedOp:
     """The declaration of a fused op.
 
@@ -305,7 +285,7 @@ class FusedOp:
                 f"{self.name} has no attribute '{unknown[0]}'",
                 why="it has " + ", ".join(self.attributes),
             )
-        values = {name: _plain(self.name, name, given[name]) for name in unknown}
+        values = {name: plain_value(self.name, name, given[name]) for name in unknown}
         for name, spec in self.attributes.items():
             if name in given:
                 values[name] = spec.checked(self.name, name, given[name])
@@ -391,46 +371,3 @@ class FusedOp:
                 )
             if name in given[:number]:
                 raise HintcError(f"{self.name}: {what} '{name}' is given twice")
-
-
-def parse_spec(text: str) -> Spec:
-    """A spec as it stands, without its op's declaration; attributes unchecked.
-
-    Raises:
-        HintcError: not JSON, or not of the spec's form.
-    """
-    try:
-        raw = json.loads(text)
-        op, slots, results = raw["op"], raw["slots"], raw["results"]
-        attributes = raw.get("attributes", {})
-        well_formed = (
-            isinstance(op, str)
-            and all(slot is None or isinstance(slot, str) for slot in slots)
-            and all(isinstance(result, str) for result in results)
-        )
-        items = attributes.items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HintcError("the spec of a fused call cannot be read", why=str(error)) from error
-    if not well_formed:
-        raise HintcError("the spec of a fused call cannot be read", why=f"it is {text!r}")
-    plain = {name: _plain(op, name, value) for name, value in items}
-    return Spec(op, tuple(slots), tuple(results), plain)
-
-
-def _plain(op: str, name: str, value: object) -> AttributeValue:
-    """`value` as a spec can hold it; numpy scalars and lists become plain ones."""
-    item = getattr(value, "item", None)
-    if callable(item) and getattr(value, "shape", None) == ():
-        value = item()
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "strict")
-    if isinstance(value, list | tuple):
-        return tuple(_plain(op, name, element) for element in value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise HintcError(f"{op}: attribute '{name}' is {value}", why="it must be finite")
-    if isinstance(value, bool | int | float | str):
-        return value
-    raise HintcError(
-        f"{op}: attribute '{name}' is a {type(value).__name__}",
-        why="an attribute is a bool, int, float, str or a list of those",
-    )

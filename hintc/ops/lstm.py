@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import numpy.typing as npt
 
 from hintc.ops.arithmetic import EXACT, Array, Exact
-from hintc.ops.fused_op import AttributeValue
 from hintc.ops.sequence_lstm import UNIDIRECTIONAL_SEQUENCE_LSTM
 from hintc.ops.sequence_lstm import reference as of_a_sequence
 from hintc.ops.single_step import reference_of_a_step, single_step
+from hintc.ops.spec import AttributeValue
 
 LSTM = single_step(
     UNIDIRECTIONAL_SEQUENCE_LSTM,

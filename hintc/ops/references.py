@@ -17,7 +17,7 @@ from hintc.ops import (
     svdf,
 )
 from hintc.ops.arithmetic import EXACT, Array, Exact
-from hintc.ops.fused_op import AttributeValue
+from hintc.ops.spec import AttributeValue
 
 
 class Reference(Protocol):

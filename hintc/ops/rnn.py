@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy.typing as npt
 
 from hintc.ops.arithmetic import EXACT, Array, Exact
-from hintc.ops.fused_op import AttributeValue
 from hintc.ops.sequence_rnn import UNIDIRECTIONAL_SEQUENCE_RNN
 from hintc.ops.sequence_rnn import reference as of_a_sequence
 from hintc.ops.single_step import reference_of_a_step, single_step
+from hintc.ops.spec import AttributeValue
 
 RNN = single_step(
     UNIDIRECTIONAL_SEQUENCE_RNN,

@@ -19,7 +19,6 @@ from hintc.ops.activation import ACTIVATIONS, activate, sigmoid
 from hintc.ops.arithmetic import EXACT, Array, Exact
 from hintc.ops.fused_op import (
     AttributeSpec,
-    AttributeValue,
     Broken,
     BuiltinLowering,
     Constraint,
@@ -28,6 +27,7 @@ from hintc.ops.fused_op import (
     StateSlot,
     Use,
 )
+from hintc.ops.spec import AttributeValue
 
 GATES = ("input", "forget", "cell", "output")
 """The order of gates in every group of operands: i, f, c, o."""

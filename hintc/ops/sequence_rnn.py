@@ -14,13 +14,13 @@ from hintc.ops.activation import ACTIVATIONS, activate
 from hintc.ops.arithmetic import EXACT, Array, Exact
 from hintc.ops.fused_op import (
     AttributeSpec,
-    AttributeValue,
     BuiltinLowering,
     Constraint,
     FusedOp,
     OperandSlot,
     StateSlot,
 )
+from hintc.ops.spec import AttributeValue
 
 UNIDIRECTIONAL_SEQUENCE_RNN = FusedOp(
     name="UNIDIRECTIONAL_SEQUENCE_RNN",

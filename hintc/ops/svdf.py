@@ -18,7 +18,6 @@ from hintc.ops.activation import ACTIVATIONS, activate
 from hintc.ops.arithmetic import EXACT, Array, Exact
 from hintc.ops.fused_op import (
     AttributeSpec,
-    AttributeValue,
     Broken,
     BuiltinLowering,
     Constraint,
@@ -27,6 +26,7 @@ from hintc.ops.fused_op import (
     StateSlot,
     Use,
 )
+from hintc.ops.spec import AttributeValue
 
 
 def _rank(use: Use) -> int:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hintc.errors import HintcError
-from hintc.tflite.schema import builtin_names, dtype_of_type, schema
+from hintc.tflite.schema import builtin_names, dtype_of_type, operator_name, schema
 
 Array = npt.NDArray[Any]
 Operator = Any
@@ -33,6 +34,27 @@ class _Bounded(bytearray):
         if isinstance(key, slice) and key.stop is not None and key.stop > len(self):
             raise IndexError("a string reaches beyond the end")
         return super().__getitem__(key)
+
+
+@contextmanager
+def readable(data: bytes) -> Iterator[bytearray]:
+    """The bytes of a .tflite model, to be parsed within.
+
+    Raises:
+        HintcError: they are none, or what was parsed does not lie inside.
+    """
+    if len(data) < 8 or bytes(data[4:8]) != IDENTIFIER:
+        raise HintcError(
+            "these bytes are not a TFLite model", why="the identifier 'TFL3' is missing"
+        )
+    try:
+        yield _Bounded(data)
+    except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
+        raise HintcError(
+            "the TFLite model is truncated or damaged",
+            why=str(error),
+            remedy="Write or copy the file again.",
+        ) from error
 
 
 class Model:
@@ -55,19 +77,9 @@ class Model:
             HintcError: not a TFLite model, truncated, damaged, or with data outside the
                 flatbuffer.
         """
-        if len(data) < 8 or bytes(data[4:8]) != IDENTIFIER:
-            raise HintcError(
-                "these bytes are not a TFLite model", why="the identifier 'TFL3' is missing"
-            )
-        try:
-            root = schema().ModelT.InitFromPackedBuf(_Bounded(data), 0)
+        with readable(data) as bounded:
+            root = schema().ModelT.InitFromPackedBuf(bounded, 0)
             _check_indices(root)
-        except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
-            raise HintcError(
-                "the TFLite model is truncated or damaged",
-                why=str(error),
-                remedy="Write or copy the file again.",
-            ) from error
         if any(buffer.offset > 1 for buffer in root.buffers) or root.externalBuffers:
             raise HintcError(
                 "the TFLite model keeps constants outside its flatbuffer",
@@ -115,18 +127,16 @@ class Model:
 
     def op_name(self, op: Operator) -> str:
         """Schema name of an operator; ``CUSTOM:<code>`` for a custom one."""
-        code = self.custom_code(op)
-        return self._builtin_name(op) if code is None else f"CUSTOM:{code}"
+        return operator_name(*self._codes(op))
 
     def custom_code(self, op: Operator) -> str | None:
         """The code under which a custom operator's kernel is registered; None for a built-in."""
-        if self._builtin_name(op) != "CUSTOM":
-            return None
-        return _text(self.root.operatorCodes[op.opcodeIndex].customCode)
+        builtin, custom = self._codes(op)
+        return custom if builtin_names().get(builtin) == "CUSTOM" else None
 
-    def _builtin_name(self, op: Operator) -> str:
+    def _codes(self, op: Operator) -> tuple[int, str]:
         code = self.root.operatorCodes[op.opcodeIndex]
-        return builtin_names().get(_builtin_code(code), "UNKNOWN")
+        return _builtin_code(code), _text(code.customCode)
 
     def operators(self) -> Iterator[tuple[Subgraph, Operator]]:
         """Every operator of every subgraph."""

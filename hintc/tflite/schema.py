@@ -52,6 +52,12 @@ def builtin_names() -> dict[int, str]:
     return {code: name for name, code in table.items() if isinstance(code, int)}
 
 
+def operator_name(builtin: int, custom: str) -> str:
+    """The schema's name of an operator with these codes; ``CUSTOM:<code>`` for a custom one."""
+    name = builtin_names().get(builtin, "UNKNOWN")
+    return f"{name}:{custom}" if name == "CUSTOM" else name
+
+
 def is_builtin(name: str) -> bool:
     """Is `name` an operator of the schema?"""
     return name in builtin_names().values()

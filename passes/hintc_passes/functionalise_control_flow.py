@@ -21,8 +21,9 @@ from hintc.registry import register
 from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.frames.array_flow import ARRAY, ARRAY_OPS
+from hintc_passes.frames.find_regions import find_regions
 from hintc_passes.frames.if_building import build_ifs
-from hintc_passes.frames.regions import Condition, Construct, Loop, Regions, find_regions
+from hintc_passes.frames.regions import Condition, Construct, Loop, Regions
 from hintc_passes.frames.replacing import forget_colocations
 from hintc_passes.frames.result_shapes import state_shapes
 from hintc_passes.frames.tensor_arrays import replace_arrays

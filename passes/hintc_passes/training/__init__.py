@@ -1,0 +1,1 @@
+"""What only training, or checking, needs, kind by kind; for remove-training-nodes."""
