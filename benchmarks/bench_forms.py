@@ -19,9 +19,7 @@ from racing import race
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 QUICK = (GRID[0], GRID[2], GRID[5])
-BY_TF_KERAS = (GRID[0], GRID[1], GRID[5])
-"""Where tf_keras' own fusion is measured: one conversion takes half a minute."""
-ROUNDS = 11
+ROUNDS = 15
 
 
 def made_of(case: Case) -> dict[str, Made]:
@@ -31,7 +29,7 @@ def made_of(case: Case) -> dict[str, Made]:
     model = case.model(keras)
     found = {name: by_hintc(case, model, **options) for name, options in case.forms().items()}
     found["stock"] = by_stock(case, model)
-    if case.kind == "one layer" and case.point in BY_TF_KERAS and not case.int8:
+    if case.kind != "GRU":  # it fuses LSTMs only
         found["tf_keras"] = by_tf_keras(case)
     return found
 

@@ -13,6 +13,7 @@ from form_models import KINDS, Case, Made
 from racing import Race, geometric_mean
 
 PACKAGES = ("tensorflow", "keras", "tf_keras", "ai-edge-litert", "numpy")
+OTHERS = ("size", "while", "unroll", "stock", "tf_keras")
 FORCED = ("size", "while", "unroll")
 """Forms beside which the choice is put; "size" is the fused kernel where there is one."""
 HEAD = """\
@@ -22,13 +23,14 @@ Written by `python benchmarks/bench_forms.py`, part of `make bench`, on {date}: 
 {cores} cores; Python {python}, {packages}.
 
 Each model is built by Keras 3 with a fixed batch and gives whole sequences. All its .tflite files
-run in one process, in turn, {rounds} rounds; a sample is as many runs as fill 4 ms, on one thread
-of the CPU's time, on all threads of the clock's. {points} points of (units, inputs, steps, batch).
+run in one process, in turn, {rounds} rounds, each with new interpreters; a sample is as many runs
+as fill 4 ms, on one thread of the CPU's time, on all threads of the clock's. {points} points of
+(units, inputs, steps, batch).
 A number is the median over the rounds of the ratio to `optimize_for="latency"` in the same round:
 2.00 is twice as slow. In brackets: the 95 % interval of that median, by bootstrap. `size` is
 hintc's default (the fused kernel, for a GRU a loop), `while` and `unroll` are those forms by force,
-`stock` is TensorFlow's converter alone, `tf_keras` its own fusion of tf_keras models. How a form is
-chosen: [decision 13](decisions/0013-form-by-cost.md).
+`stock` is TensorFlow's converter alone, `tf_keras` its own fusion of tf_keras models, which never
+resets the states. How a form is chosen: [decision 13](decisions/0013-form-by-cost.md).
 """
 
 
@@ -107,13 +109,14 @@ def _summary(found: Sequence[Measured]) -> str:
                 "int8 weights" if int8 else "float32",
                 _mean(m.ratio("size") for m in fused),
                 _mean(m.ratio("stock") for m in here),
+                _mean(m.ratio("tf_keras") for m in fused),
                 f"{min(m.ratio('stock') for m in here):.2f}",
                 f"{max(1 / min(*ratios, 1.0) for ratios in forms):.2f}",
                 f"{sum(_is_smallest(m) for m in here)} of {len(here)}",
             ]
         )
     head = (
-        *("", "the fused kernel takes", "stock takes", "stock takes at least"),
+        *("", "the fused kernel takes", "stock takes", "tf_keras takes", "stock takes at least"),
         *("latency / best form, at worst", "`size` is the smallest file"),
     )
     return _table(head, rows)
@@ -134,7 +137,7 @@ def _point(case: Case) -> str:
 
 
 def _latency(rows: Sequence[Measured], threads: Sequence[int]) -> str:
-    names = [n for n in ("size", "while", "unroll", "stock") if any(n in m.made for m in rows)]
+    names = [n for n in OTHERS if any(n in m.made for m in rows)]
     head = ["units, inputs, steps, batch", "chosen", "latency, ms", *names]
     head += [f"{name}, {threads[-1]} threads" for name in ("latency, ms", "size", "stock")]
     lines = []
@@ -159,7 +162,7 @@ def _with_interval(measured: Measured, name: str, threads: int) -> str:
 
 
 def _sizes(rows: Sequence[Measured]) -> str:
-    names = [n for n in ("latency", "size", "while", "unroll", "stock") if n in rows[0].made]
+    names = [n for n in ("latency", *OTHERS) if n in rows[0].made]
     lines = [[_point(m.case), *(_size(m, name) for name in names)] for m in rows]
     return _table(["kB", *names], lines)
 
@@ -171,15 +174,19 @@ def _size(measured: Measured, name: str) -> str:
 
 def _conversions(found: Sequence[Measured]) -> str:
     """Median over the grid by kind, import time apart."""
-    names = ("size", "latency", "while", "unroll", "stock", "tf_keras")
-    head = ["CPU seconds, median", *names, "size / stock"]
+    names = ("latency", *OTHERS)
+    head = ["CPU seconds, median", *names, "size / stock", "size / tf_keras"]
     lines = []
     for kind in KINDS:
         here = [m for m in found if m.case.kind == kind]
         cells = [_median(m.made[name].seconds for m in here if name in m.made) for name in names]
-        pairs = [m.made["size"].seconds / m.made["stock"].seconds for m in here]
-        lines.append([kind, *cells, _mean(pairs)])
+        lines.append([kind, *cells, *(_cost_beside(here, peer) for peer in ("stock", "tf_keras"))])
     return _table(head, lines)
+
+
+def _cost_beside(found: Sequence[Measured], peer: str) -> str:
+    pairs = [m.made["size"].seconds / m.made[peer].seconds for m in found if peer in m.made]
+    return _mean(pairs) if pairs else ""
 
 
 def _median(seconds: Iterable[float]) -> str:
