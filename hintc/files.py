@@ -30,11 +30,11 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> Path:
         raise HintcError(f"cannot write '{path}'", why=f"there is no folder '{target.parent}'")
     if target.is_dir():
         raise HintcError(f"cannot write '{path}'", why="it is a folder")
-    if target.exists() and not target.is_file():
-        target.write_bytes(content)  # a device or pipe, e.g. /dev/null, cannot be replaced
-        return Path(path)
     try:
-        _replace(target, content)
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)  # a device or pipe, e.g. /dev/null, cannot be replaced
+        else:
+            _replace(target, content)
     except OSError as error:
         raise HintcError(f"cannot write '{path}'", why=error.strerror or str(error)) from error
     return Path(path)

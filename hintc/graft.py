@@ -74,6 +74,19 @@ def rename_colocations(node: Node, names: Mapping[str, str]) -> None:
         node.attributes[COLOCATION] = tuple(kept)
 
 
+def remove_dead(graph: Graph, dead: Iterable[Node]) -> None:
+    """Remove nodes that no other node reads, and the colocations with them.
+
+    Raises:
+        HintcError: a node that stays reads one of them.
+    """
+    graph.remove(dead)
+    for node in graph:
+        if COLOCATION in node.attributes:
+            names = {name: name for name in colocated_with(node) if name in graph}
+            rename_colocations(node, names)
+
+
 def colocated_with(node: Node) -> list[str]:
     """Names of the nodes that `node` asks to share a device with."""
     listed = node.attributes.get(COLOCATION, ())

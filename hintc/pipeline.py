@@ -124,7 +124,13 @@ class PassPipeline:
         """
         steps: list[Pass] = []
         for name, given in parse_steps(text):
-            if name == "default" and not given:
+            if name == "default" and given:
+                raise HintcError(
+                    "'default' stands for all passes and has no options",
+                    remedy="form, target, ... are options of hintc.convert and of the command line;"
+                    " others are set where a pass is written out: hintc passes lists them.",
+                )
+            if name == "default":
                 steps += cls.DEFAULT
             else:
                 steps.append(build(registry.find(name), given))

@@ -212,7 +212,7 @@ class _Engine:
             return refused
         self._replace(match, values, emitter)
         for call, op in emitter.fused:
-            self._report.fused("fused-call", call.name, f"It is one call of '{op.name}'.")
+            self._report.fused("fused-call", call.name, f"becomes one call of '{op.name}'")
         return None
 
     def _replace(self, match: Match, values: list[Port], emitter: Emitter) -> None:

@@ -240,7 +240,7 @@ def test_explain_shows_where_a_pattern_nearly_fits(graph: str, capfd: Capture) -
     out = capfd.readouterr().out
     assert "near misses\n  fuse-dense 'y': 1 operation fits, then 'add' differs: " in out
     assert main(["explain", graph, *pipeline, "--pass", "rename"]) == 0
-    assert "The pattern of 'rename' nearly fits nowhere." in capfd.readouterr().out
+    assert "'rename' has no pattern that nearly fits." in capfd.readouterr().out
     assert main(["explain", graph, *pipeline, "--json"]) == 0
     (miss,) = json.loads(capfd.readouterr().out)["near_misses"]
     assert (miss["pass"], miss["anchor"], miss["matched"]) == ("fuse-dense", "y", 1)
@@ -340,6 +340,14 @@ def test_help_needs_no_tensorflow(arguments: list[str]) -> None:
         (["convert", "none.pb", "-o", "m.tflite"], "'none.pb' does not exist"),
         (["convert", "{g}", "-o", "{dir}/none/m.tflite"], "there is no folder"),
         (["convert", "{g}", "-o", "{dir}"], "it is a folder"),
+        (["convert", "{g}", "-o", "{g}"], "it is what is read"),
+        (["compile", "{g}", "-o", "{dir}/../{name}/g.pb"], "it is what is read"),
+        (["convert", "", "-o", "{dir}/m"], "'' does not exist"),
+        (["convert", "{g}", "-o", "/dev/full", "--pipeline", ""], "No space left on device"),
+        (["convert", "{g}", "-o", "{dir}/m", "--quantize", "int8"], "--representative-data FILE"),
+        (["convert", "{g}", "-o", "{dir}/m", "--keep-float", "y"], "--keep-float goes with"),
+        (["convert", "{g}", "-o", "{dir}/m", "--io-dtype", "int8"], "--io-dtype int8 goes with"),
+        (["new-pass", "fuse-lstm", "--into", "{dir}"], "there is a pass 'fuse-lstm' already"),
         (["compile", "{g}", "-o", "{dir}/m.tflite"], "Use one of .pb, .pbtxt, .hir"),
         (["viz", "{g}", "-o", "{dir}/m.jpg"], "Use one of .dot, .svg, .png"),
         (["compile", "{g}", "-o", "-", "--pipeline", "fuse-lst"], "'fuse-lstm'"),
@@ -353,13 +361,52 @@ def test_help_needs_no_tensorflow(arguments: list[str]) -> None:
 def test_mistakes_of_the_user(
     tmp_path: Path, graph: str, capfd: Capture, arguments: list[str], message: str
 ) -> None:
-    given = [a.replace("{g}", graph).replace("{dir}", str(tmp_path)) for a in arguments]
+    places = {"{g}": graph, "{dir}": str(tmp_path), "{name}": tmp_path.name}
+    given = []
+    for argument in arguments:
+        for key, place in places.items():
+            argument = argument.replace(key, place)
+        given.append(argument)
+    before = Path(graph).read_bytes()
     assert main(given) == 1
     captured = capfd.readouterr()
     assert message in captured.err
+    assert Path(graph).read_bytes() == before
     assert captured.err.count("error:") == 1
     assert "Traceback" not in captured.err
     assert [p.name for p in tmp_path.iterdir()] == ["g.pb"]
+
+
+@pytest.mark.parametrize("arguments", [["passes"], ["convert", "{g}", "-o", "-"]])
+def test_standard_output_that_is_full(graph: str, arguments: list[str]) -> None:
+    given = [graph if a == "{g}" else a for a in arguments]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hintc", *given],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot read or write: No space left on device\n"
+
+
+def test_what_nobody_expected_is_one_message(
+    graph: str, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> str:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("hintc.text.print_module", broken)
+    assert main(["compile", graph, "-o", "-", "--pipeline", ""]) == 1
+    err = capfd.readouterr().err
+    assert err == (
+        "error: KeyError: 'lost'. hintc did not expect this: please report it, with what "
+        "--traceback prints.\n"
+    )
+    assert main(["compile", graph, "-o", "-", "--pipeline", "", "--traceback"]) == 1
+    assert "in broken" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("own_passes")

@@ -290,3 +290,16 @@ def test_fused_ops_are_counted_where_they_are_called() -> None:
     for nodes in (graph_def.node, other.node_def):
         nodes.add(op="PartitionedCall").attr["f"].func.name = "f"
     assert count_fused_ops(graph_def) == {"LSTM": 2}
+
+
+def test_lists_in_loops_without_the_passes_are_one_plain_error() -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((3, 2)), keras.layers.LSTM(2)])
+    with pytest.raises(HintcError, match="cannot convert 'TensorListReserve'") as caught:
+        hintc.convert(model, pipeline="")
+    assert caught.value.node is not None
+    assert "TensorArrayV2" in caught.value.node
+    text = str(caught.value)
+    assert not any(noise in text for noise in ("error:", "loc(", "Please consider", "<unknown>"))
+    assert "default pipeline" in text

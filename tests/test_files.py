@@ -58,3 +58,5 @@ def test_folders_are_refused(tmp_path: Path) -> None:
 
 def test_devices_are_written_to() -> None:
     write_atomically("/dev/null", b"gone")
+    with pytest.raises(HintcError, match="No space left"):
+        write_atomically("/dev/full", b"gone")

@@ -182,6 +182,20 @@ def test_lengths_in_a_static_loop_that_was_trained_in_this_graph(version: int) -
     check_tflite(converted.tflite, model, 1e-5)
 
 
+def test_a_dynamic_loop_that_was_trained_in_this_graph() -> None:
+    def build() -> list[Any]:
+        cell = hintc.TFLiteLSTMCell(3)
+        ys, state = hintc.dynamic_rnn(cell, placeholder([3, None, 4]), dtype=tf.float32)
+        results = [tf.identity(ys, "y"), tf.identity(state.c, "c")]
+        v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_sum(ys))
+        return results
+
+    model = freeze(build)
+    converted = convert(model)
+    assert op_counts(converted.tflite)[LSTM] == 1, [str(r) for r in converted.report.remarks]
+    check_tflite(converted.tflite, model, 1e-5)
+
+
 @pytest.mark.parametrize("form", ["unroll", "while"])
 @pytest.mark.parametrize("name", ["dynamic both", "static both", "digits", "dynamic mixed"])
 def test_other_forms_equal_tensorflow(name: str, form: str) -> None:

@@ -135,6 +135,7 @@ def test_print_leaves_out_defaults() -> None:
     ("text", "message"),
     [
         ("mani", "there is no pass 'mani'. Did you mean 'many'"),
+        ("default{form=fused}", "'default' stands for all passes and has no options"),
         ("many{cuont=1}", "no option 'cuont'. Did you mean 'count'"),
         ("many{count=1.5}", "option 'count' must be a whole number, not '1.5'"),
         ('many{count="1"}', "option 'count' must be a whole number"),

@@ -179,3 +179,55 @@ def test_results_for_the_gradient_go(branches: Callable[[Any, Any], Branches], l
         x = np.random.default_rng(0).uniform(-1, 1, (2, 2)).astype(np.float32)
         feeds = {"x": x, "lengths": np.array(lengths, np.int32)}
         compare(graph_def, compiled.graph_def, feeds, ["y"])
+
+
+def loop_variables(graph_def: Any, pipeline: str) -> list[int]:
+    """How many variables each loop of the compiled graph has; it computes what the source does."""
+    compiled = hintc.compile(graph_def, ["x"], ["y"], pipeline=pipeline)
+    for batch in (1, 3):
+        x = np.random.default_rng(0).uniform(0.1, 1, (batch, 2)).astype(np.float32)
+        compare(graph_def, compiled.graph_def, {"x": x}, ["y"])
+    loops = (n for graph in compiled.module.graphs() for n in graph if "While" in n.op)
+    return [len(loop.operands) for loop in loops]
+
+
+def test_variables_that_the_gradient_added_to_loops_go() -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with control_flow(2), tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 2], "x")
+
+        def halved(z: Any) -> Any:
+            return tf.while_loop(lambda a: tf.reduce_sum(a) > 1, lambda a: (a / 2,), [z])[0]
+
+        step = lambda i, z: (i + 1, tf.sin(z * halved(z)))  # noqa: E731
+        _, y = tf.while_loop(lambda i, _: i < 3, step, [0, x], maximum_iterations=9)
+        tf.gradients(y * y, x)
+        names = [tf.identity(y, "y").op.name]
+        graph_def = v1.graph_util.extract_sub_graph(graph.as_graph_def(), names)
+    (outer,) = (n for n in graph_def.node if "While" in n.op)
+    assert len(outer.input) > 6
+    # counter, limit and step of the outer loop, and its state; the inner loop's state
+    assert sorted(loop_variables(graph_def, f"{PIPELINE},eliminate-dead-code")) == [1, 4]
+
+
+def test_variables_that_something_needs_stay() -> None:
+    """One that the condition reads, one that another reads, one that an assertion reads."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with control_flow(2), tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 2], "x")
+
+        def step(limit: Any, factor: Any, sure: Any, unread: Any, z: Any) -> Any:
+            with tf.control_dependencies([v1.debugging.Assert(sure < 9, [sure])]):
+                return limit - 1, factor + 1, sure + 1, unread * z, z * factor
+
+        one = tf.constant(1)
+        start = [one + 3, tf.reduce_sum(x), one, x, x]
+        results = v1.while_loop(lambda limit, *_: limit > 0, step, start, back_prop=False)
+        tf.identity(results[-1], "y")
+        tf.identity(results[-2], "nobody_asks_for_it")
+    passes = "eliminate-dead-code,remove-shortcuts"
+    assert loop_variables(graph.as_graph_def(), passes) == [4]

@@ -65,6 +65,16 @@ def test_order_names_and_dynamic_dimensions(version: Any) -> None:
 
 
 @VERSIONS
+def test_a_sequential_keeps_the_name_of_its_input(version: Any) -> None:
+    layers = [version.Input((3,), name="rows"), version.layers.Dense(2, name="probs")]
+    source = read_source(version.Sequential(layers))
+    assert [source.input_keys[n] for n in source.inputs] == ["rows"]
+    model = version.Sequential(layers)
+    converted = hintc.convert(model, inputs="rows", outputs="probs", check=True)
+    assert converted.report.errors.keys() == {"probs"}
+
+
+@VERSIONS
 def test_dicts_of_inputs_and_outputs(version: Any) -> None:
     given, (second, first) = two_headed(version)
     model = version.Model({"zeta": given[0], "alpha": given[1]}, {"z": second, "a": first})

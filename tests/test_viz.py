@@ -136,6 +136,22 @@ def test_big_graphs_are_collapsed(prefix: str) -> None:
     assert sum(counts) + singles == 3001
 
 
+def test_a_graph_that_is_one_box_is_drawn() -> None:
+    pytest.importorskip("pygraphviz")
+    graph = Graph()
+    for i in range(9):
+        graph.add("Placeholder", (), {"dtype": DType.FLOAT}, name=f"x{i}")
+    dot = to_dot(Module(graph), limit=1, title="all")
+    assert "(no scope)" in dot
+    assert render(dot).image, render(dot).note
+
+
+def test_a_crash_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    crash = [sys.executable, "-c", "import os; os.abort()"]
+    monkeypatch.setattr(svg, "_command", lambda _: crash)
+    assert render("digraph {}").note == "Graphviz crashed with signal 6"
+
+
 def test_hints_share_a_box() -> None:
     text = "\n".join(
         f"""%in{n} = Identity({"%x" if not n else f"%out{n - 1}"}) {{\

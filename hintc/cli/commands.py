@@ -54,11 +54,16 @@ _CHOICES: Mapping[str, tuple[str | None, ...]] = {
 @json_option
 @debug_options
 def convert_command(output: str, as_json: bool, **options: Any) -> None:
-    """Convert a model to TFLite.
+    r"""Convert a model to TFLite.
 
     SOURCE is a SavedModel folder, or a .pb, .pbtxt, .keras or .h5 file.
+
+    \b
+    hintc convert model.keras -o model.tflite --check
+    hintc convert frozen.pb --input x --output y --quantize dynamic -o model.tflite
     """
     check_output(output)
+    check_kept(output, options["source"], options["representative_data"])
     result = _run("convert", options, progress_shown=output != STDOUT or sys.stderr.isatty())
     _require_fused(options, result.report)
     write_output(output, result.tflite)
@@ -74,11 +79,14 @@ def convert_command(output: str, as_json: bool, **options: Any) -> None:
 @json_option
 @debug_options
 def compile_command(output: str, as_json: bool, **options: Any) -> None:
-    """Run the pipeline and write the lowered graph, which TensorFlow runs.
+    """Run the passes only, and write the graph.
+
+    TensorFlow runs the result: fused ops are calls of functions there.
 
     SOURCE is a SavedModel folder, or a .pb, .pbtxt, .keras or .h5 file.
     """
     check_output(output, (".pb", ".pbtxt", ".hir"))
+    check_kept(output, options["source"])
     result = _run("compile", options)
     _require_fused(options, result.report)
     write_output(output, _encoded(result, output))
@@ -94,7 +102,7 @@ def compile_command(output: str, as_json: bool, **options: Any) -> None:
 @json_option
 @debug_options
 def explain_command(as_json: bool, pass_name: str | None, **options: Any) -> None:
-    """Say what would be fused, what not, and why; write nothing.
+    """Say what would be fused, what not, and why.
 
     For every loop and every recurrent layer: what it becomes, why it is not fused, and what would
     help. Then what else the passes noted, and where patterns nearly fitted, with the first thing
@@ -117,6 +125,7 @@ def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) 
     for name, choices in _CHOICES.items():
         if name in options:
             check_choice(f"--{name.replace('_', '-')}", options[name], choices)
+    _check_int8(options)
     check_source(options["source"])
     pipeline = resolve_pipeline(options["pipeline"])
     passed = {name: options[name] for name in (*_CHOICES, "keep_float") if name in options}
@@ -147,6 +156,25 @@ def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) 
         )
 
 
+def _check_int8(options: Mapping[str, Any]) -> None:
+    """Refuses what does not go with ``--quantize``, in the words of the command line."""
+    if options.get("quantize") == "int8":
+        if options["representative_data"] is None:
+            raise HintcError(
+                "--quantize int8 needs --representative-data FILE",
+                why="the ranges of all values come from sample inputs",
+                remedy="--quantize dynamic needs no data.",
+            )
+        return
+    for name, used in (
+        ("--representative-data", options.get("representative_data") is not None),
+        ("--io-dtype int8", options.get("io_dtype") == "int8"),
+        ("--keep-float", options.get("keep_float")),
+    ):
+        if used:
+            raise HintcError(f"{name} goes with --quantize int8 only", remedy="Leave it out.")
+
+
 def with_pass(name: str | None, pipeline: str | None) -> str | None:
     """The pipeline, with the pass at its end if it is not in it.
 
@@ -162,7 +190,7 @@ def with_pass(name: str | None, pipeline: str | None) -> str | None:
 
 def check_source(source: str) -> None:
     """Finds a wrong path before TensorFlow is loaded."""
-    if not Path(source).expanduser().exists():
+    if not source or not Path(source).expanduser().exists():
         raise HintcError(f"'{source}' does not exist", remedy="Check the path.")
 
 
@@ -182,6 +210,22 @@ def check_output(output: str, suffixes: tuple[str, ...] = ()) -> None:
         raise HintcError(f"cannot write '{output}'", why="it is a folder")
 
 
+def check_kept(output: str, *read: str | None) -> None:
+    """Refuses to write over what is read."""
+    target = Path(output)
+    if output == STDOUT or not target.is_file():
+        return
+    for name in read:
+        path = Path(name or "").expanduser()
+        files = [path, path / "saved_model.pb", path / "saved_model.pbtxt"]
+        if any(file.is_file() and file.samefile(target) for file in files):
+            raise HintcError(
+                f"cannot write '{output}'",
+                why=f"it is what is read: '{name}'",
+                remedy="Give -o another name.",
+            )
+
+
 def _require_fused(options: Mapping[str, Any], report: Report) -> None:
     if not options["require_fused"] or report.fused_ops:
         return
@@ -197,6 +241,7 @@ def write_output(output: str, data: bytes | str) -> None:
     """Writes a result to its file, whole or not at all, or to standard output."""
     if output == STDOUT:
         sys.stdout.buffer.write(data.encode() if isinstance(data, str) else data)
+        sys.stdout.buffer.flush()
     else:
         write_atomically(output, data)
 

@@ -81,4 +81,4 @@ def _near_misses(report: Report, pass_name: str | None) -> Iterator[str]:
     if lines:
         yield from ("near misses", *lines, "")
     elif pass_name is not None:
-        yield from (f"The pattern of '{pass_name}' nearly fits nowhere.", "")
+        yield from (f"'{pass_name}' has no pattern that nearly fits.", "")

@@ -36,7 +36,11 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hintc", prog_name="hintc")
 def cli() -> None:
-    """Turn TensorFlow graphs, hinted or not, into fused and quantised TFLite models."""
+    """Turn TensorFlow graphs, hinted or not, into fused and quantised TFLite models.
+
+    Exit status: 0 done, 1 wrong input, 2 a check failed, 3 nothing was fused under
+    --require-fused, 130 interrupted.
+    """
 
 
 for _command in (
@@ -72,18 +76,35 @@ def main(arguments: Sequence[str] | None = None, program: str = "hintc") -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away, e.g. `| head`: keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader went away, e.g. `| head`
+        _forget_output()
         return 0
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "hintc":
-            raise
-        missing = HintcError(
-            f"the Python package '{error.name}' is missing", remedy="Install hintc again."
-        )
-        return _report(missing, 1, "--traceback" in given)
+    except Exception as error:  # noqa: BLE001  (one message, whatever it is)
+        if isinstance(error, OSError):  # the disk behind standard output is full, say
+            _forget_output()
+        return _report(_foreign(error), 1, "--traceback" in given)
     return status if isinstance(status, int) else 0
+
+
+def _forget_output() -> None:
+    """Keeps Python from complaining at exit that it cannot write what is left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _foreign(error: Exception) -> HintcError:
+    """What to say of an error that is none of hintc's."""
+    kind = type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        what, remedy = f"the Python package '{error.name}' is missing", "Install hintc again."
+    elif isinstance(error, OSError):
+        where = f" '{error.filename}'" if error.filename else ""
+        what, remedy = f"cannot read or write{where}: {error.strerror or error}", None
+    else:
+        what = f"{kind}: {' '.join(str(error).split())[:400]}"
+        remedy = "hintc did not expect this: please report it, with what --traceback prints."
+    foreign = HintcError(what, remedy=remedy)
+    foreign.__cause__ = error
+    return foreign
 
 
 def _report(error: Exception, status: int, with_traceback: bool) -> int:

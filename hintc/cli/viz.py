@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
-from hintc.cli.commands import STDOUT, check_output, check_source, write_output
+from hintc.cli.commands import STDOUT, check_kept, check_output, check_source, write_output
 from hintc.cli.options import debug_options, source_options
 from hintc.cli.session import (
     DebugSwitches,
@@ -45,6 +45,7 @@ def viz_command(output: str, full: bool, limit: int | None, **options: Any) -> N
     as text).
     """
     check_output(output, _ENDINGS)
+    check_kept(output, options["source"])
     check_source(options["source"])
     module = _module(options)
     from hintc.viz import to_dot

@@ -195,6 +195,7 @@ def compare(
             target=target,
             kernels=kernels,
         )
-        for name, error in found.max_error.items():
+        for tensor, error in found.max_error.items():
+            name = source.output_keys.get(tensor, tensor)
             report.errors[name] = max(report.errors.get(name, 0.0), error)
         found.raise_if_failed()

@@ -126,8 +126,8 @@ def _built_inputs(model: Any) -> Any:
     if isinstance(shape, Mapping) or any(not isinstance(n, (int, type(None))) for n in shape):
         return None
     declared = getattr(model, "inputs", None)
-    batch = declared[0].shape[0] if declared else None
-    return tf.TensorSpec([batch, *shape[1:]], model.input_dtype, "input_1")
+    batch, name = (declared[0].shape[0], declared[0].name) if declared else (None, "input_1")
+    return tf.TensorSpec([batch, *shape[1:]], model.input_dtype, name)
 
 
 def _output_names(model: Any) -> list[str]:

@@ -29,6 +29,10 @@ _LOCATED = re.compile(r"""loc\([^\n]*?fused\["(?P<op>\w+):",\s*"(?P<node>[^"@]+)
 """Where the converter's messages name an operator and a node."""
 _ILLEGAL = re.compile(r"^\s*tf\.(\w+)\s*[{(]|'tf\.(\w+)' op", re.MULTILINE)
 """How its messages name operators that it cannot convert."""
+_PLACE = re.compile(r"^(\S+: )?error: (loc\(.*?\]\):\s*)?")
+"""What it writes before a message; the node is said elsewhere."""
+_ADVICE = "Please consider"
+"""How its advice begins, on options of its own."""
 
 _FLOAT32 = (
     "Export the model in float32 (Keras: set_weights on one built under the dtype policy "
@@ -204,13 +208,16 @@ def _explained(error: Exception, log: str) -> HintcError:
     what = "TensorFlow's converter cannot convert the graph"
     if ops:
         what = "TensorFlow's converter cannot convert " + ", ".join(f"'{op}'" for op in sorted(ops))
+    remedy = None
+    if any(op.startswith(("TensorList", "EmptyTensorList")) for op in ops):
+        remedy = "The default pipeline takes the lists out of loops; 'hintc explain' says why not."
+    elif ops:
+        remedy = "Replace the operator, or rewrite this part of the graph with a pass."
     return HintcError(
         what,
         node=located["node"] if located else None,
         why=_complaint(str(error)) or _complaint(log),
-        remedy="Replace the operator, or rewrite this part of the graph with a pass."
-        if ops
-        else None,
+        remedy=remedy,
     )
 
 
@@ -218,7 +225,8 @@ def _complaint(text: str) -> str:
     """The first lines that say something, shortened."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "error:" in line] or lines
-    return " | ".join(errors[:3])[:800]
+    plain = [_PLACE.sub("", line).partition(_ADVICE)[0].strip() for line in errors[:3]]
+    return "; ".join(dict.fromkeys(plain))[:800]
 
 
 def _named(tflite: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:

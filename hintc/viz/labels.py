@@ -143,6 +143,7 @@ def _scan(node: Node) -> _Label:
 def group_box(name: str, nodes: Iterable[Node], kind: str = "group") -> Box:
     """The box that stands for several nodes, e.g. a name scope."""
     nodes = list(nodes)
+    name = name or "(no scope)"  # Graphviz 14 crashes on a label whose first line is empty
     if kind in ("argument", "result"):
         names = "\n".join(node.name for node in nodes)
         return Box(kind, f"{len(nodes)} {name}", (), names)

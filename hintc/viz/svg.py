@@ -61,6 +61,8 @@ def render(
         return Rendering(None, f"the layout took more than {seconds:g} s; the DOT file is whole")
     except OSError as error:
         return Rendering(None, f"Graphviz did not start: {error}")
+    if done.returncode < 0:
+        return Rendering(None, f"Graphviz crashed with signal {-done.returncode}")
     if done.returncode != 0 or not done.stdout:
         reason = done.stderr.decode(errors="replace").strip().splitlines()
         return Rendering(None, f"Graphviz failed: {reason[-1] if reason else done.returncode}")

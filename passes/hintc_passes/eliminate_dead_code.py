@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hintc.call_graph import Effects, reachable
-from hintc.graft import COLOCATION, colocated_with, rename_colocations
+from hintc.graft import remove_dead
 from hintc.ir import Graph, Module, Node
 from hintc.registry import register
 from hintc.remark import PassReport
@@ -79,9 +79,5 @@ def _clean(graph: Graph, live: set[Node], report: PassReport) -> None:
     dead = [node for node in graph if node not in live]
     if not dead:
         return
-    graph.remove(dead)
+    remove_dead(graph, dead)
     report.count("nodes removed", len(dead))
-    for node in graph:
-        if COLOCATION in node.attributes:
-            names = {name: name for name in colocated_with(node) if name in graph}
-            rename_colocations(node, names)

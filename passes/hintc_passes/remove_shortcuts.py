@@ -12,7 +12,8 @@ Makes the nodes of that last branch, in line, for every step. A cell hinted insi
 its hint, which says nothing of the chain: where one such cell starts with the state that another
 leaves, both lose their hints, and the chain is recognised by what it computes.
 
-Conditions lose results that nobody reads first: the gradient of one has added some.
+First, conditions lose results that nobody reads and loops such variables: gradients have added
+some.
 
 Leaves alone conditions of which this cannot be proved, branches with side effects, and those that
 might fail for values they are not meant for.
@@ -55,7 +56,7 @@ class RemoveShortcuts(Pass):
         report = PassReport()
         left = drop_unread_results(module)
         if left:
-            report.count("branches shortened", len(left))
+            report.count("functions shortened", len(left))
         shortcuts, effects = Shortcuts(module), Effects(module)
         for graph in reversed(needed_graphs(module)):
             taken: list[Node] = []

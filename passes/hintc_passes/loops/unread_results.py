@@ -1,4 +1,4 @@
-"""Results of conditions that nobody reads.
+"""Results of conditions that nobody reads; with them, variables of loops.
 
 The gradient of a condition adds results to it, one for each value inside that the gradient reads;
 a graph that was frozen after training still has them, and nothing reads them. Source:
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hintc.call_graph import callees_of
+from hintc.call_graph import Effects, callees_of
 from hintc.ir import Function, FunctionRef, Graph, Module, Node, Port, Shape
-from hintc.ir.opdefs import IF_OPS
+from hintc.ir.opdefs import IF_OPS, WHILE_OPS
+from hintc_passes.loops.unread_variables import drop_unread_variables
 
 BRANCHES = ("then_branch", "else_branch")
 """Attributes of an If that are functions: for a true and for a false condition."""
 
 
 def drop_unread_results(module: Module) -> dict[str, None]:
-    """Take away what no reader of a condition needs, outer conditions first.
+    """Take away what no reader of a condition or loop needs, outer ones first.
 
     In a main graph without declared results, everything may be read.
 
@@ -26,12 +27,16 @@ def drop_unread_results(module: Module) -> dict[str, None]:
         Names of functions that gave more than is read; another caller may still need them.
     """
     left: dict[str, None] = {}
+    effects = Effects(module)
     todo, seen = [module.graph], {module.graph}
     while todo:
         graph = todo.pop()
         for node in list(graph):
-            if node.op in IF_OPS and (graph.results or graph is not module.graph):
+            may_drop = graph.results or graph is not module.graph
+            if node.op in IF_OPS and may_drop:
                 left.update(dict.fromkeys(_drop(module, graph, node)))
+            elif node.op in WHILE_OPS and may_drop:
+                left.update(dict.fromkeys(drop_unread_variables(module, graph, node, effects)))
             bodies = [module.functions[name].graph for name in callees_of(module, node)]
             todo += [body for body in dict.fromkeys(bodies) if body not in seen]
             seen.update(bodies)
