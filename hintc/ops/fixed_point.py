@@ -3,9 +3,9 @@
 Facts from gemmlowp, fixedpoint/fixedpoint.h (products, shifts, exp_on_negative_values, logistic and
 tanh of 16-bit values), and from TensorFlow Lite, kernels/internal/quantization_util.cc
 (QuantizeMultiplier) and kernels/internal/common.h and .cc (MultiplyByQuantizedMultiplier,
-GetInvSqrtQuantizedMultiplierExp). Ties are rounded away from zero, twice where a product is shifted
-afterwards, which is how these are built for x86; the vector instructions of ARM round ties of the
-second shift upward. Values are held in int64 and reduced to the kernel's width where it overflows.
+GetInvSqrtQuantizedMultiplierExp). Products are rounded with ties upward, and what is shifted right
+once more with ties away from zero, as these are built for x86; the vector instructions of ARM round
+all ties upward. Values are held in int64 and reduced to the kernel's width where it overflows.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def wrapped(x: Integers, bits: int) -> Integers:
 
 
 def quotient(x: Integers, divisor: int) -> Integers:
-    """x / divisor without its fraction, as C divides: towards zero."""
-    return np.sign(x) * (np.abs(x) // divisor)
+    """X / divisor without its fraction, as C divides: towards zero."""
+    return np.asarray(np.sign(x) * (np.abs(x) // divisor))
 
 
 def shifted_right(x: Integers, count: int) -> Integers:
-    """x / 2**count, rounded; ties away from zero."""
+    """X / 2**count, rounded; ties away from zero."""
     half = 1 << count >> 1
-    return np.sign(x) * ((np.abs(x) + half) >> count)
+    return np.asarray(np.sign(x) * ((np.abs(x) + half) >> count))
 
 
 def high_product(a: Integers, b: Integers | int, bits: int) -> Integers:
@@ -102,7 +102,7 @@ class Multiplier:
         return cls(mantissa << max(-shift, 0), -max(shift, 0))
 
     def times(self, x: Integers) -> Integers:
-        """x times this number, in 32 bits."""
+        """X times this number, in 32 bits."""
         left, right = max(self.exponent, 0), max(-self.exponent, 0)
         return shifted_right(high_product(wrapped(x << left, 32), self.mantissa, 32), right)
 
@@ -133,14 +133,14 @@ def tanh(x: Integers, integer_bits: int) -> Integers:
 
 
 def _scaled_up(x: Integers, count: int, bits: int) -> Integers:
-    """x * 2**count, saturated."""
+    """X * 2**count, saturated."""
     return saturated(x << count, bits)
 
 
 def _exp(x: Integers, integer_bits: int) -> Integers:
     """exp(x) for int16 values, x <= 0, in Q0.15."""
     fraction_bits = 15 - integer_bits
-    quarter = 1 << fraction_bits >> 2 if fraction_bits > 1 else 0
+    quarter = 1 << fraction_bits - 2
     inside = (x & (quarter - 1)) - quarter
     found = _exp_of_a_quarter(_scaled_up(inside, integer_bits, 16))
     rest = wrapped(inside - x, 16)
