@@ -1,7 +1,8 @@
-"""The table of fused kernels: op × variant × dtype of the weights, each a random call of the op.
+"""The table of fused kernels: op × variant × dtype, each a random call of the op.
 
-`tests/test_kernel_table.py` runs every cell that is right, and checks that none of the others is
-emitted. `tests/kernel_page.py` makes a page of it.
+`tests/test_kernel_table.py` and, for the dtype *integers*, `tests/test_integer_kernels.py` run all
+cells that are right, and check that none of the others is emitted. `tests/kernel_page.py` makes a
+page of it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ DTYPES: Mapping[str, Quantize | None] = {
     "float16": "float16",
     "int8": "dynamic",
     "int8 asymmetric": "dynamic",
+    "integers": "int8",
 }
-"""Of the weights, and what makes them so. *asymmetric*: the kernel's inputs get zero points."""
+"""Of the weights, and what makes them so. *asymmetric*: the kernel's inputs get zero points;
+*integers*: all values are int8, or int16 inside."""
+INTEGERS = "integers"
 STEPS, BATCH = 4, 3
 SIZES = {"n_in": 5, "n_cell": 6, "n_out": 6, "n_units": 4, "memory": 3, "batch": BATCH}
 DYNAMIC, FIXED = (BATCH, 1, BATCH, BATCH), (BATCH, BATCH)
@@ -143,7 +147,7 @@ class Case:
     @property
     def outcome(self) -> str:
         """What hintc makes of the cell, by what was measured of the kernels."""
-        return _outcome(self)
+        return _integer_outcome(self) if self.dtype == INTEGERS else _outcome(self)
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -159,7 +163,10 @@ class Case:
         return self.reference({**self.operands, **self.feeds(batch)})
 
     def reference(self, operands: Mapping[str, Floats]) -> Results:
-        """The op on these operands, with weights as the kernel holds them."""
+        """The op on these operands, with weights as the kernel holds them.
+
+        Of a kernel on integers, the op in real numbers.
+        """
         return self._reference(operands, self._arithmetic())
 
     def model(self) -> bytes:
@@ -175,9 +182,9 @@ class Case:
         return 1 if self.time_major and is_sequence else 0
 
     def _arithmetic(self) -> Exact:
-        if self.quantize != "dynamic" or FLOAT in self.outcome:
-            return EXACT
-        return Hybrid("asymmetric" in self.dtype)
+        if self.outcome == HYBRID or (self.quantize == "dynamic" and FLOAT not in self.outcome):
+            return Hybrid("asymmetric" in self.dtype)
+        return EXACT
 
     def _reference(self, operands: Mapping[str, Floats], arithmetic: Exact) -> Results:
         held = {
@@ -341,7 +348,9 @@ def _variants() -> Iterator[tuple[FusedOp, Variant]]:
 
 
 RIGHT, OTHER_MAJOR, FLOAT, REFUSED = "right", "other major", "float32 weights", "refused"
-"""What hintc makes of a cell: the kernel as it is, the kernel another way, or a clear error."""
+HYBRID = "int8 weights"
+"""What hintc makes of a cell: the kernel as it is, the kernel another way, or a clear error.
+HYBRID, of integers: the kernel computes with floats."""
 
 
 def _outcome(case: Case) -> str:
@@ -361,6 +370,20 @@ def _outcome(case: Case) -> str:
     if case.op is SVDF and int8 and case.batches is DYNAMIC:
         return FLOAT
     return RIGHT
+
+
+def _integer_outcome(case: Case) -> str:
+    features, attributes = case.variant.features, case.attributes
+    if case.op in (BIDIRECTIONAL_SEQUENCE_LSTM, BIDIRECTIONAL_SEQUENCE_RNN, RNN):
+        return REFUSED
+    if case.op is SVDF and case.batches is DYNAMIC:
+        return FLOAT
+    if case.op not in (LSTM, UNIDIRECTIONAL_SEQUENCE_LSTM):
+        return HYBRID
+    if attributes.get("activation") == "NONE":
+        return REFUSED
+    wrong = "activation" in attributes or "proj_clip" in attributes
+    return HYBRID if wrong or features >= {"peephole", "projection"} else RIGHT
 
 
 CASES = [Case(op, variant, dtype) for op, variant in _variants() for dtype in DTYPES]

@@ -5,32 +5,37 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from hintc.ops import FusedOp
-from kernel_cases import CASES, DTYPES, RIGHT, Case
+from hintc.ops import BuiltinLowering, FusedOp
+from kernel_cases import CASES, DTYPES, INTEGERS, RIGHT, Case
 
 
 def page() -> str:
     """The text of the page."""
     ops = {case.op.name: case.op for case in CASES}
     right = sum(case.outcome == RIGHT for case in CASES)
+    integers = sum(case.outcome == RIGHT and case.dtype == INTEGERS for case in CASES)
     tables = "\n\n".join(_table(op) for op in ops.values())
     return f"""# Fused kernels
 
 Every use of TensorFlow Lite's recurrent kernels that hintc knows: {len(CASES)} cells of op ×
-variant × dtype of the weights. Each is a test in TensorFlow's interpreter and in LiteRT's, against
-a numpy reference, at two batch sizes on one instance, final states included. {right} cells are
-right to 2e-6, those with int8 weights too: their reference quantises as the kernel does.
+variant × dtype. Each is a test in TensorFlow's interpreter and in LiteRT's, against a numpy
+reference, at two batch sizes on one instance, final states included. {right} cells are right to
+2e-6, those with int8 weights too: their reference quantises as the kernel does. {integers} of them
+compute in integers, and are right to the bit: `hintc/ops/integer_lstm.py` is what they compute.
 `make tables` writes this page.
 
 The dtypes are *float32*; *float16*, which is dequantised before the kernel; *int8*, one scale for
 each weight, and inputs and states quantised at run time; *int8 asymmetric*, the same with a zero
-point for inputs and states (`asymmetric_quantize_inputs`). Biases, coefficients of layer
-normalisation and states are float32.
+point for inputs and states (`asymmetric_quantize_inputs`); and *integers*, what `quantize="int8"`
+makes: int8 inputs, outputs and weights, int16 cell states. With the others biases, coefficients of
+layer normalisation and states are float32.
 
-In the tables *right* is the kernel as it stands, for all dtypes that are not named beside it.
-*Other major* is the same kernel between transposes; of that and of *float32 weights* the report has
-a note. *Refused* is an error of `hintc.legalize`; passes do not make such a kernel, and the layer
-stays a loop or unrolled.
+In the tables *right* is the kernel as it stands, for all dtypes that are not named beside it;
+*integers* have a column of their own. *Other major* is the same kernel between transposes. *Int8
+weights* instead of integers is the kernel on floats, for it has no integer form, or a wrong one. Of
+these and of *float32 weights* the report has a note. *Refused* is an error of `hintc.legalize`;
+passes do not make such a kernel, and the layer stays a loop or unrolled; a bidirectional one in
+integers becomes two unidirectional kernels.
 
 ## What the kernels get wrong
 
@@ -39,6 +44,15 @@ The kernels take these uses without a complaint. Seen on TensorFlow 2.21 and on 
 | kernel | variant | what happens | why | what hintc does instead |
 |---|---|---|---|---|
 {_broken(list(ops.values()))}
+
+Beside these the integer LSTM kernels are wrong with some scales, which hintc never gives them: with
+one of the cell state below 2⁻¹⁵ or above 2⁻⁹ (portable_tensor_utils.cc, ApplyTanh, knows six bits
+before the point), with a zero point of what is projected (lstm_eval.cc subtracts it where it should
+add it), and without a scale of the input gate where layer normalisation is combined with coupled
+gates (unidirectional_sequence_lstm.cc reads it though there is no such gate, and goes on with
+parameters it has not set). A layer whose cell states go beyond 64 in the samples stays in float.
+
+SVDF has an integer kernel too, which hintc does not use.
 
 Refused is also what a kernel does not have: the two directions of a bidirectional one are of one
 size, and an auxiliary input is as wide as the input.
@@ -50,7 +64,8 @@ size, and an auxiliary input is as wide as the input.
 def _broken(ops: list[FusedOp]) -> str:
     rows: dict[tuple[str, ...], list[str]] = {}
     for op in ops:
-        for constraint in op.constraints:
+        assert isinstance(op.lowering, BuiltinLowering)
+        for constraint in (*op.constraints, *op.lowering.integer):
             if constraint.broken:
                 fact = constraint.broken
                 key = (fact.variant, fact.symptom, fact.cause, fact.instead)
@@ -61,36 +76,46 @@ def _broken(ops: list[FusedOp]) -> str:
 def _table(op: FusedOp) -> str:
     cases = [case for case in CASES if case.op is op]
     layouts = list(dict.fromkeys(case.variant.layout for case in cases))
-    variants = list(dict.fromkeys(case.variant.name for case in cases))
-    titles = " | ".join(layout or "a single step" for layout in layouts)
-    rows = [
-        f"| {variant} | "
-        + " | ".join(_cell([c for c in cases if _is_at(c, variant, layout)]) for layout in layouts)
-        + " |"
-        for variant in variants
-    ]
-    head = f"| variant | {titles} |\n|---|{'---|' * len(layouts)}"
-    return f"## {op.name}\n\n{head}\n" + "\n".join(rows)
+    names = list(dict.fromkeys(case.variant.name for case in cases))
+    titles = [layout or "a single step" for layout in layouts]
+    rows = [[*titles, INTEGERS]]
+    for name in names:
+        variants = [case for case in cases if case.variant.name == name]
+        of_layout = [[c for c in variants if c.variant.layout == layout] for layout in layouts]
+        rows.append([*map(_on_floats, of_layout), _on_integers(variants)])
+    head, *body = ("| " + " | ".join(row) + " |" for row in _with_names(rows, names))
+    return "\n".join([f"## {op.name}\n", head, f"|---|{'---|' * len(rows[0])}", *body])
 
 
-def _is_at(case: Case, variant: str, layout: str) -> bool:
-    return (case.variant.name, case.variant.layout) == (variant, layout)
+def _with_names(rows: list[list[str]], names: list[str]) -> Iterator[list[str]]:
+    for name, row in zip(["variant", *names], rows, strict=True):
+        yield [name, *row]
 
 
-def _cell(cases: list[Case]) -> str:
-    """What becomes of the dtypes of one variant; empty if there is no such variant."""
+def _on_floats(cases: list[Case]) -> str:
+    """What becomes of the dtypes of one variant in one layout; empty if there is none."""
     by_outcome: dict[str, list[str]] = {}
     for case in cases:
-        by_outcome.setdefault(case.outcome, []).append(case.dtype)
-    return "; ".join(_outcomes(by_outcome))
+        if case.dtype != INTEGERS:
+            by_outcome.setdefault(case.outcome, []).append(case.dtype)
+    return "; ".join(_outcomes(by_outcome, len(DTYPES) - 1))
 
 
-def _outcomes(by_outcome: dict[str, list[str]]) -> Iterator[str]:
-    for outcome, dtypes in by_outcome.items():
-        if len(dtypes) == len(DTYPES) or outcome == RIGHT:
+def _on_integers(cases: list[Case]) -> str:
+    """What becomes of one variant in all layouts."""
+    by_outcome: dict[str, list[str]] = {}
+    for case in cases:
+        if case.dtype == INTEGERS:
+            by_outcome.setdefault(case.outcome, []).append(case.variant.layout)
+    return "; ".join(_outcomes(by_outcome, sum(map(len, by_outcome.values()))))
+
+
+def _outcomes(by_outcome: dict[str, list[str]], count: int) -> Iterator[str]:
+    for outcome, names in by_outcome.items():
+        if len(names) == count or outcome == RIGHT:
             yield outcome
         else:
-            yield f"{' and '.join(dtypes)}: {outcome}"
+            yield f"{' and '.join(names)}: {outcome}"
 
 
 if __name__ == "__main__":

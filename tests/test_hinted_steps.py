@@ -155,3 +155,29 @@ def test_int8_weights_of_a_step() -> None:
     with Session(graph_def) as session:
         wanted = session.run(feeds, ["output"])["output"]
     np.testing.assert_allclose(Interpreter(tflite).run(feeds)["output"], wanted, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "make", "count"),
+    [("LSTM", lstm_step, 1), ("SVDF", svdf_step, 1), ("RNN", rnn_step, 0)],
+)
+def test_a_step_in_integers(kernel: str, make: Callable[[], None], count: int) -> None:
+    """TensorFlow's quantiser does not know RNN: that step stays as it was written."""
+    graph_def = build(make)
+    inputs = [node for node in graph_def.node if node.op == "Placeholder"]
+    widths = {node.name: node.attr["shape"].shape.dim[1].size for node in inputs}
+    random = np.random.default_rng(5)
+    samples = [
+        {name: random.uniform(-1, 1, (2, n)).astype(np.float32) for name, n in widths.items()}
+        for _ in range(10)
+    ]
+    converted = hintc.convert(
+        graph_def, list(widths), ["output"], quantize="int8", representative_dataset=lambda: samples
+    )
+    assert op_counts(converted.tflite)[kernel] == count
+    codes = [remark.code for remark in converted.report.not_fused]
+    assert ("hint-constraint" in codes) == (not count)
+    with Session(graph_def) as session:
+        wanted = session.run(samples[0], ["output"])["output"]
+    found = Interpreter(converted.tflite).run(samples[0])["output"]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.05)

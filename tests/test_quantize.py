@@ -52,10 +52,10 @@ INTEGER: dict[str, Variant] = {
     "coupled-projection": ({"coupled": True, "projection": True}, {"time_major": False}),
     "projection-bias": ({"projection": True, "projection_bias": True}, {"cell_clip": 0.8}),
     "peephole-layer-norm": ({"peephole": True, "layer_norm": True}, {}),
+    "coupled-layer-norm": ({"coupled": True, "layer_norm": True}, {}),
 }
 FLOAT: dict[str, Variant] = {
     **{name: test_legalize.VARIANTS[name] for name in ("relu", "projection-clip", "all")},
-    "coupled-layer-norm": ({"coupled": True, "layer_norm": True}, {}),
     "peephole-projection": ({"peephole": True, "projection": True}, {}),
 }
 
@@ -238,6 +238,44 @@ def test_operators_that_are_wrong_or_missing_in_int8_stay_float(op: str) -> None
     made = quantised(graph)
     assert len(made.notes) == 1
     check(made.tflite, graph, (2, 3, 1), (5e-2, 0.3))
+
+
+def test_a_projection_of_values_of_one_sign() -> None:
+    """The kernel clips what it projects as if its zero point were negated."""
+    weights = lstm_weights(3, projection=True)
+    weights["cell_gate_bias"] = weights["cell_gate_bias"] + np.float32(3)
+    graph = lstm_graph(weights, results=ALL_RESULTS)
+    check(quantised(graph).tflite, graph, (2, 3), USUAL)
+
+
+def counting_graph(steps: int) -> FusedGraph:
+    """An LSTM whose cells grow by about one at each step."""
+    weights = lstm_weights(3)
+    for gate, bias in (("cell", 5), ("input", 5), ("forget", 12)):
+        weights[f"{gate}_gate_bias"] = weights[f"{gate}_gate_bias"] + np.float32(bias)
+    return lstm_graph(weights, steps=steps, results=ALL_RESULTS)
+
+
+@pytest.mark.parametrize("steps", [40, 80])
+def test_cell_states_that_grow(steps: int) -> None:
+    """The kernel has no tanh of values beyond 64: with headroom up to there, in float behind it."""
+    graph = counting_graph(steps)
+    random = np.random.default_rng(0)
+    given = [random.uniform(-1.5, 1.5, (steps, 2, N_IN)).astype(np.float32) for _ in range(5)]
+    made = quantize_to_int8(
+        test_legalize.converted(graph, quantize="int8"), [[value] for value in given]
+    )
+    assert [note.text for note in made.notes] == [
+        "stays in float arithmetic, with int8 weights: the integer kernel cannot hold cell states "
+        "beyond 64, and the samples reach 80"
+    ] * (steps > 64)
+    with Session(graph.graph_def) as session:
+        expected = session.run({"x": given[0]}, graph.outputs)
+    for runtime in RUNTIMES:
+        found = Interpreter(made.tflite, runtime=runtime).run({"x": given[0]})
+        for name, value in expected.items():
+            close = 0.02 * max(1.0, float(np.abs(value).max()))
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=close)
 
 
 def test_cell_state_of_small_values() -> None:

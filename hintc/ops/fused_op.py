@@ -110,6 +110,9 @@ class Constraint:
     broken: Broken | None = None
 
 
+NO_INTEGERS = Constraint("it has no integer kernel", lambda use: False)
+
+
 @dataclass(frozen=True)
 class StateSlot:
     """A recurrent state: a float32 [batch, width] tensor that the kernel reads and writes.
@@ -152,6 +155,8 @@ class BuiltinLowering:
         outputs: with states: the kernel's outputs, which may depend on the attributes; without,
             they are the op's results.
         int8: slots that are int8 under dynamic-range quantisation.
+        integer: what a use keeps, beside the op's constraints, to run on int8 values; one that
+            does not runs in float.
         asymmetric_version: operator version with int8 weights and attribute
             ``asymmetric_quantize_inputs``.
         stored: operand slots that are constants, and how the kernel wants them laid out: a
@@ -166,6 +171,7 @@ class BuiltinLowering:
     states: tuple[StateSlot, ...] = ()
     outputs: Callable[[Mapping[str, AttributeValue]], Outputs] = lambda attributes: {}
     int8: frozenset[str] = frozenset()
+    integer: tuple[Constraint, ...] = (NO_INTEGERS,)
     asymmetric_version: int = 1
     stored: Mapping[str, Callable[[Array], Array]] = field(default_factory=dict)
 

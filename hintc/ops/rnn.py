@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy.typing as npt
 
 from hintc.ops.arithmetic import EXACT, Array, Exact
+from hintc.ops.fused_op import Constraint
 from hintc.ops.sequence_rnn import UNIDIRECTIONAL_SEQUENCE_RNN
 from hintc.ops.sequence_rnn import reference as of_a_sequence
 from hintc.ops.single_step import reference_of_a_step, single_step
@@ -18,6 +19,12 @@ RNN = single_step(
     options="RNNOptions",
     version=lambda hybrid: 2 if hybrid else 1,
     asymmetric_version=3,
+    constraints=(
+        Constraint(
+            "TensorFlow's quantiser does not know the kernel of a single step",
+            lambda use: use.quantize != "int8",
+        ),
+    ),
 )
 
 

@@ -144,6 +144,43 @@ _CONSTRAINTS = (
     ),
 )
 
+_IN_FLOAT = "the kernel in float arithmetic, with int8 weights"
+_INTEGER = (
+    Constraint(
+        "the integer kernel computes tanh for every activation",
+        lambda use: use.attributes["activation"] == "TANH",
+        broken=Broken(
+            "integers, relu or relu6",
+            "tanh instead",
+            "lstm_eval.cc applies tanh in its integer steps and does not look at the activation",
+            _IN_FLOAT,
+        ),
+    ),
+    Constraint(
+        "the integer kernel clips a projection around the wrong value",
+        lambda use: _number(use, "proj_clip") == 0,
+        broken=Broken(
+            "integers, clipped projection",
+            "the limits are off by the zero point of the output",
+            "lstm_eval.cc clips the output's integers to plus and minus one number, without "
+            "their zero point",
+            _IN_FLOAT,
+        ),
+    ),
+    Constraint(
+        "the integer kernel mixes up the peephole weights of its cells if it has a projection",
+        lambda use: not use.slots >= _PEEPHOLE | {"projection_weights"},
+        broken=Broken(
+            "integers, peepholes, projection",
+            "outputs off by a third; memory beyond the weights read",
+            "lstm_eval.cc takes the number of outputs for that of cells where it multiplies with "
+            "the peephole weights",
+            _IN_FLOAT,
+        ),
+    ),
+)
+"""What the integer kernel gets wrong: see `hintc.ops.integer_lstm`."""
+
 UNIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
     name="UNIDIRECTIONAL_SEQUENCE_LSTM",
     operands=_operands(),
@@ -174,6 +211,7 @@ UNIDIRECTIONAL_SEQUENCE_LSTM = FusedOp(
         ),
         outputs=lambda attributes: {"output": ("output_state",)},
         int8=frozenset(slot.name for slot in _operands() if slot.kind == "weight"),
+        integer=_INTEGER,
     ),
     constraints=_CONSTRAINTS,
 )

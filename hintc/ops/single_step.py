@@ -26,6 +26,7 @@ def single_step(
     options: str,
     version: Callable[[bool], int],
     asymmetric_version: int,
+    constraints: tuple[Constraint, ...] = (),
 ) -> FusedOp:
     """The declaration of the single-step op `name`: that of `sequence`, on an input [batch, n_in].
 
@@ -35,6 +36,7 @@ def single_step(
         options: name of its options table.
         version: as `BuiltinLowering.version`.
         asymmetric_version: as `BuiltinLowering.asymmetric_version`.
+        constraints: further ones.
     """
     lowering = sequence.lowering
     assert isinstance(lowering, BuiltinLowering)
@@ -56,6 +58,7 @@ def single_step(
         constraints=(
             *(c for c in sequence.constraints if "tflite" in c.targets),
             NOT_IN_MICRO,
+            *constraints,
         ),
     )
 

@@ -56,9 +56,9 @@ def tensor_ranges(
     """
     main = model.subgraphs[0]
     cells = list(state_kernels(main))
-    traces = [LstmTrace(kernel, persist) for kernel in cells if kernel.knows_integers]
+    traces = [LstmTrace(kernel, persist) for kernel in cells if not kernel.no_integers]
     watched = set(_floats(main)) | {tensor for trace in traces for tensor in trace.reads}
-    ranges = _any_ranges([kernel for kernel in cells if not kernel.knows_integers])
+    ranges = _any_ranges(cells)
     for number, values in enumerate(runs(model, watched, samples, kernels), 1):
         for tensor, value in values.items():
             found = range_of(value)
@@ -76,7 +76,7 @@ def tensor_ranges(
 
 
 def _any_ranges(kernels: Sequence[Kernel]) -> Ranges:
-    """Ranges inside of kernels that stay float: the quantiser crashes without."""
+    """Ranges inside of kernels, where nothing else is known: the quantiser may crash without."""
     inside = [tensor for kernel in kernels for tensor in kernel.intermediates]
     return {(0, tensor): (-1.0, 1.0) for tensor in inside}
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hintc.ops import AttributeValue
 from hintc.ops.sequence_lstm import sequences
 from hintc.tflite.flatbuffer import Array
 from hintc.tflite.kernel import Kernel
@@ -20,16 +19,31 @@ is clipped, all later steps are wrong."""
 _LEAST_CELL = 0.75
 """A cell state's scale is a power of two, of 2**15 steps each way, and with one below 2**-15 the
 kernel computes nonsense; a range above a half makes it 2**-15 at least."""
-_INTERMEDIATES = ("input", "forget", "cell", "output", "hidden")
+_MOST_CELL = 64.0 * (1 - 2.0**-15)
+"""With a scale above 2**-9 the kernel leaves out the tanh: portable_tensor_utils.cc, ApplyTanh,
+knows six bits before the point."""
+INTERMEDIATES = ("input", "forget", "cell", "output", "hidden")
 """What an LSTM's intermediate tensors are, as `sequences` calls them: the gates, needed with layer
 normalisation only, and what is projected, or is the output itself."""
+
+
+def too_large(kernel: Kernel, ranges: Ranges) -> str:
+    """Why the integer kernel cannot hold the cell state that was found; "" where it can."""
+    found = ranges.get((0, kernel.states.get("cell_state", -1)), (0.0, 0.0))
+    if max(map(abs, found)) <= _MOST_CELL:
+        return ""
+    largest = max(found) / _HEADROOM
+    return (
+        f"the integer kernel cannot hold cell states beyond 64, and the samples reach {largest:.0f}"
+    )
 
 
 class LstmTrace:
     """Follows the states of one LSTM.
 
     Args:
-        kernel: a kernel that knows integers, in a legalised float model.
+        kernel: an LSTM that knows integers, in a legalised float model; of sequences or of a
+            single step.
         persist: the states go on from one sample to the next.
 
     Attributes:
@@ -39,6 +53,8 @@ class LstmTrace:
 
     def __init__(self, kernel: Kernel, persist: bool) -> None:
         self._kernel, self._persist = kernel, persist
+        # a single step is a sequence of one
+        self._attributes = {"time_major": True, **kernel.attributes}
         graph, operands = kernel.subgraph, kernel.operands
         states = kernel.states
         self._weights: dict[str, Array] = {}
@@ -64,6 +80,8 @@ class LstmTrace:
     def add(self, values: Mapping[int, Array]) -> None:
         """One sample: tensor -> value."""
         fed = {slot: values[tensor] for slot, tensor in self._fed.items()}
+        if fed["input"].ndim == 2:
+            fed["input"] = fed["input"][None]
         rows = fed["input"].shape[self._batch_axis]
         for slot in fed.keys() - {"input"}:
             fed[slot] = np.broadcast_to(fed[slot], (rows, fed[slot].shape[-1]))
@@ -102,33 +120,29 @@ class LstmTrace:
 
         Returns:
             For the cell state a symmetric range; for the output state, the output and, where there
-            is no projection, what is written to it, one together; for the gates their own.
+            is no projection, what is written to it, one together; for what is projected a
+            symmetric range, for the kernel subtracts its zero point where it should add it; for
+            the gates their own.
         """
         self._compute()
         kernel = self._kernel
         cell = max(self._largest * _HEADROOM, _LEAST_CELL)
+        if self._largest <= _MOST_CELL:
+            cell = min(cell, _MOST_CELL)
         found: Ranges = {(0, kernel.states["cell_state"]): (-cell, cell)}
-        places = dict(zip(_INTERMEDIATES, kernel.intermediates, strict=True))
+        places = dict(zip(INTERMEDIATES, kernel.intermediates, strict=True))
         if "forget_layer_norm_coefficients" in kernel.operands:
             found |= {(0, t): self._inside[n] for n, t in places.items() if n in self._inside}
         equal = [kernel.op.outputs[0], kernel.states["output_state"]]
         if "projection_weights" not in kernel.operands:
             equal.append(places["hidden"])
         else:
-            found[0, places["hidden"]] = self._inside["hidden"]
+            hidden = max(map(abs, self._inside["hidden"]))
+            found[0, places["hidden"]] = (-hidden, hidden)
         given = self._fed.get("output_state", -1)
         together = joint(known.get((0, kernel.op.outputs[0])), known.get((0, given)), (0.0, 0.0))
         return found | {(0, tensor): together for tensor in equal}
 
     @property
     def _batch_axis(self) -> int:
-        return 1 if self._kernel.option("time_major") else 0
-
-    @property
-    def _attributes(self) -> dict[str, AttributeValue]:
-        kernel = self._kernel
-        return {
-            "cell_clip": float(str(kernel.option("cell_clip"))),
-            "proj_clip": float(str(kernel.option("proj_clip"))),
-            "time_major": bool(kernel.option("time_major")),
-        }
+        return 1 if self._attributes["time_major"] else 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hintc.errors import HintcError
-from hintc.ops import UNIDIRECTIONAL_SEQUENCE_LSTM, BuiltinLowering, FusedOp, declared
+from hintc.ops import AttributeValue, BuiltinLowering, FusedOp, Quantize, Use, declared
 from hintc.tflite.flatbuffer import Operator, Subgraph
 from hintc.tflite.schema import schema
 
@@ -58,29 +58,34 @@ class Kernel:
         return [] if there is None else [int(tensor) for tensor in there]
 
     @property
-    def knows_integers(self) -> bool:
-        """Whether the kernel computes rightly in integers, and TensorFlow's quantiser knows how.
+    def attributes(self) -> dict[str, AttributeValue]:
+        """The attributes, as the op declares them."""
+        found: dict[str, AttributeValue] = {}
+        for name, spec in self.fused.attributes.items():
+            value = getattr(self.op.builtinOptions, self.lowering.fields[name])
+            enum = self.lowering.enums.get(name)
+            if enum is not None:
+                (value,) = (k for k, v in vars(getattr(schema(), enum)).items() if v == value)
+            found[name] = spec.checked(self.fused.name, name, value)
+        return found
 
-        In integers the LSTM's activation is tanh, whatever its options say. Coupled gates with
-        layer normalisation give nonsense (measured: errors as large as the values), and so do
-        peepholes with a projection (a third of the values); a projection is clipped without regard
-        to its zero point.
-        """
-        if self.fused is not UNIDIRECTIONAL_SEQUENCE_LSTM:
-            return False
-        has = self.operands.keys()
-        coupled = "input_to_input_weights" not in has
-        tanh = schema().ActivationFunctionType.TANH
-        return (
-            self.option("activation") == tanh
-            and not (coupled and "forget_layer_norm_coefficients" in has)
-            and not {"cell_to_forget_weights", "projection_weights"} <= has
-            and self.option("proj_clip") == 0
-        )
+    @property
+    def no_integers(self) -> str:
+        """Why the kernel does not run on int8 values; "" where it does so, rightly."""
+        violated = [c for c in self.lowering.integer if not c.holds(self._use("int8"))]
+        return "; ".join(constraint.reason for constraint in violated)
 
-    def option(self, attribute: str) -> object:
-        """An attribute as the operator's options table has it."""
-        return getattr(self.op.builtinOptions, self.lowering.fields[attribute])
+    @property
+    def no_int8_weights(self) -> str:
+        """Why a kernel on float values does not have int8 weights; "" where it may."""
+        violated = self.fused.violated(self._use("dynamic"))
+        return "; ".join(constraint.reason for constraint in violated)
+
+    def _use(self, quantize: Quantize) -> Use:
+        shape = self.subgraph.shape(self.operands[self.fused.slot_names[0]])
+        dynamic = shape is None or min(shape, default=0) < 0
+        slots = frozenset(self.operands)
+        return Use(slots, self.attributes, quantize=quantize, dynamic_batch=dynamic)
 
     def error(self, what: str, *, why: str | None = None, remedy: str | None = None) -> HintcError:
         """A `HintcError` that names this kernel."""

@@ -17,23 +17,23 @@ from hintc.errors import HintcError
 from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.stream import captured_output
 from hintc.tflite.calibrate import Progress, tensor_ranges, with_intermediates
+from hintc.tflite.cell_ranges import too_large
 from hintc.tflite.dequantize import recompute_constants
 from hintc.tflite.flatbuffer import Model, Subgraph
 from hintc.tflite.integer_ends import make_ends_integer
 from hintc.tflite.keep_float import float_tensors
-from hintc.tflite.kernel import state_kernels
+from hintc.tflite.kernel import Kernel, state_kernels
 from hintc.tflite.legalize import Note
 from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.moved_values import requantise_moved_values
-from hintc.tflite.prune import remove_unused_storage
-from hintc.tflite.ranges import Sample, set_ranges
+from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
+from hintc.tflite.ranges import Ranges, Sample, set_ranges
 from hintc.tflite.state import StateMode
 from hintc.tflite.state_cut import cut_states, join_states
 from hintc.tflite.weights import WeightStore
 
 IoDtype = Literal["float32", "int8"]
 
-_NO_INTEGERS = "stays in float arithmetic, with int8 weights: it has no integer kernel"
 _FLOAT_OPERATORS = {
     "BATCH_MATMUL": "with delegates, tf.lite multiplies two int8 results wrongly after a resize",
     "REVERSE_SEQUENCE": "tf.lite has no int8 kernel of it",
@@ -90,9 +90,12 @@ def quantize_to_int8(
     )
     set_ranges(model, ranges)
     main = model.subgraphs[0]
-    floats = [k for k in state_kernels(main) if not k.knows_integers and k.name not in kept]
-    notes = [Note(kernel.layer, _NO_INTEGERS) for kernel in floats]
-    hybrid = [kernel.name for kernel in floats]
+    notes: list[Note] = []
+    hybrid: list[str] = []
+    for kernel, reason in _float_kernels(main, ranges):
+        if kernel.name not in kept:
+            notes.append(Note(kernel.layer, _in_float(kernel, reason)))
+            (kept if kernel.no_int8_weights else hybrid).append(kernel.name)
     for name, reason in _float_operators(model):
         notes.append(Note(name, f"stays in float arithmetic: {reason}"))
         kept.append(name)
@@ -105,6 +108,7 @@ def quantize_to_int8(
     _repair_scales(main)
     requantise_moved_values(quantised)
     join_states(main, cut)
+    _read_floats(main)
     _shrink_weights(main, hybrid)
     if io_dtype == "int8":
         make_ends_integer(main, *end_ranges)
@@ -114,6 +118,21 @@ def quantize_to_int8(
     copy_moved_inputs(quantised)
     remove_unused_storage(quantised)
     return IntegerModel(quantised.write(), tuple(notes))
+
+
+def _float_kernels(subgraph: Subgraph, ranges: Ranges) -> Iterator[tuple[Kernel, str]]:
+    """The kernels with states that do not run on integers, and why."""
+    for kernel in state_kernels(subgraph):
+        reason = kernel.no_integers or too_large(kernel, ranges)
+        if reason:
+            yield kernel, reason
+
+
+def _in_float(kernel: Kernel, reason: str) -> str:
+    weights = kernel.no_int8_weights
+    if weights:
+        return f"stays in float arithmetic and keeps its float32 weights: {reason}; {weights}"
+    return f"stays in float arithmetic, with int8 weights: {reason}"
 
 
 def _float_operators(model: Model) -> Iterator[tuple[str, str]]:
@@ -218,20 +237,47 @@ def _quantised(tflite: bytes, float_nodes: Iterable[str]) -> bytes:
 
 
 def _repair_scales(subgraph: Subgraph) -> None:
-    """The kernel writes its output in the output state's scale: both must be the same.
+    """Gives integer LSTMs the scales that their kernel looks for.
 
-    The quantiser may give the output another one, for a CONCATENATION behind it, and leaves the
-    state and what is written to it as they were.
+    The kernel writes its output in the output state's scale, so both must be the same. The
+    quantiser may give the output another one, for a CONCATENATION behind it, and leaves the state
+    and what is written to it as they were.
+
+    With layer normalisation the kernel reads a scale for the input gate even where gates are
+    coupled and there is none, and where it finds none leaves all its parameters unset.
     """
     for kernel in state_kernels(subgraph):
-        state = subgraph.tensor(kernel.states["output_state"]) if kernel.knows_integers else None
-        if state is None or subgraph.dtype(kernel.states["output_state"]) != np.int8:
+        if subgraph.dtype(kernel.operands["input"]) != np.int8:
             continue
+        state = subgraph.tensor(kernel.states["output_state"])
         output = subgraph.tensor(kernel.op.outputs[0])
         state.quantization = output.quantization
         if "projection_weights" not in kernel.operands:
             hidden = subgraph.tensor(kernel.intermediates[4])
             hidden.quantization = output.quantization
+        if "forget_layer_norm_coefficients" in kernel.operands:
+            entered, forget = (subgraph.tensor(tensor) for tensor in kernel.intermediates[:2])
+            if "input_gate_bias" not in kernel.operands:
+                entered.type, entered.quantization = forget.type, forget.quantization
+
+
+def _read_floats(subgraph: Subgraph) -> None:
+    """Kernels in float read floats where there are any, not the same through int8 and back."""
+    for kernel in state_kernels(subgraph):
+        if subgraph.dtype(kernel.operands["input"]) != np.float32:
+            continue
+        for place, read in enumerate(kernel.op.inputs):
+            stored = _only_operand(subgraph, read, "DEQUANTIZE")
+            source = _only_operand(subgraph, stored, "QUANTIZE")
+            if source >= 0 and subgraph.dtype(source) == np.float32:
+                kernel.op.inputs[place] = source
+                remove_unused_producers(subgraph, [read])
+
+
+def _only_operand(subgraph: Subgraph, tensor: int, name: str) -> int:
+    """What the operator called `name` makes the tensor of; -1 where no such one makes it."""
+    op = subgraph.producer(tensor) if tensor >= 0 else None
+    return int(op.inputs[0]) if op is not None and subgraph.model.op_name(op) == name else -1
 
 
 def _shrink_weights(subgraph: Subgraph, names: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from hintc.hints.protocol import CELLS, HintRecord, hint_call_record
 from hintc.hints.sequence import NotASequenceCallError, sequence_call
 from hintc.inlining import inline_call
 from hintc.ir import SCAN, Graph, Module, Node, Scan
-from hintc.ops import Target
+from hintc.ops import Quantize, Target
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
@@ -38,10 +38,12 @@ class FuseHints(Pass):
 
     Attributes:
         target: what shall run the model; an op's declaration may exclude it.
+        quantize: how the weights will be stored; the same.
     """
 
     name: ClassVar[str] = "fuse-hints"
     target: Target = "tflite"
+    quantize: Quantize | None = None
 
     def run(self, module: Module) -> PassReport:
         """Fuse in the main graph and in all functions it reaches."""
@@ -85,7 +87,7 @@ class FuseHints(Pass):
             report.count("undone")
             return False
         try:
-            mark_fused(module, node, record, self.target)
+            mark_fused(module, node, record, self.target, self.quantize)
         except NotFusedError as reason:
             report.refused(reason.code, node.name, str(reason), reason.remedy)
             report.count("undone")
@@ -104,7 +106,7 @@ class FuseHints(Pass):
             return False
         try:
             found = sequence_call(module, node)
-            fusion = sequence_fusion(node, found, self.target)
+            fusion = sequence_fusion(node, found, self.target, self.quantize)
         except NotASequenceCallError as reason:
             report.refused(
                 "hint-in-loop",

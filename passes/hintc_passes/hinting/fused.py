@@ -9,13 +9,19 @@ from hintc.hints.protocol import CONSTANT_PREFIX, RECORD, HintRecord, called_fun
 from hintc.hints.sequence import SequenceCall, last_step
 from hintc.ir import Fusion, Graph, Module, Node, Port
 from hintc.ir.scan import dtype_of
-from hintc.ops import BuiltinLowering, FusedOp, Target, declared
+from hintc.ops import BuiltinLowering, FusedOp, Quantize, Target, declared
 from hintc.ops.references import REFERENCES
 from hintc_passes.hinting.kernel_proof import check_kernel
 from hintc_passes.hinting.refusal import NotFusedError
 
 
-def mark_fused(module: Module, node: Node, record: HintRecord, target: Target) -> None:
+def mark_fused(
+    module: Module,
+    node: Node,
+    record: HintRecord,
+    target: Target,
+    quantize: Quantize | None = None,
+) -> None:
     """Say on the called function that it implements the user's op, or the kernel of that name.
 
     Raises:
@@ -35,7 +41,7 @@ def mark_fused(module: Module, node: Node, record: HintRecord, target: Target) -
     results = [result_name(op, index) for index, _ in record.outputs]
     if op.name in REFERENCES:
         check_kernel(module, node, record, op, slots, results)
-    _check_constraints(op, record, slots, target)
+    _check_constraints(op, record, slots, target, quantize)
     marking = op.implements(slots, results, record.attributes)
     function = called_function(module, node)
     assert function is not None
@@ -45,7 +51,9 @@ def mark_fused(module: Module, node: Node, record: HintRecord, target: Target) -
             del function.attributes[name]
 
 
-def sequence_fusion(node: Node, found: SequenceCall, target: Target) -> Fusion:
+def sequence_fusion(
+    node: Node, found: SequenceCall, target: Target, quantize: Quantize | None = None
+) -> Fusion:
     """What makes a Scan one fused call on sequences; final states are read off stacks if need be.
 
     Raises:
@@ -61,7 +69,7 @@ def sequence_fusion(node: Node, found: SequenceCall, target: Target) -> Fusion:
         )
     indices = _declared_inputs(found.node, record)
     slots = [slot_name(op, index) for index in indices]
-    _check_constraints(op, record, slots, target)
+    _check_constraints(op, record, slots, target, quantize)
     operands = {
         slot: _outside(node.graph, port) for slot, port in zip(slots, found.operands, strict=True)
     }
@@ -124,9 +132,13 @@ def _declared_inputs(node: Node, record: HintRecord) -> list[int]:
 
 
 def _check_constraints(
-    op: FusedOp, record: HintRecord, slots: Sequence[str], target: Target
+    op: FusedOp,
+    record: HintRecord,
+    slots: Sequence[str],
+    target: Target,
+    quantize: Quantize | None,
 ) -> None:
-    reasons = op.refusals(slots, record.attributes, target=target)
+    reasons = op.refusals(slots, record.attributes, target=target, quantize=quantize)
     if reasons:
         raise NotFusedError(
             "hint-constraint",

@@ -1,0 +1,210 @@
+"""The table of fused kernels on integers: bit by bit what the reference says, on both runtimes.
+
+Inputs and initial states are multiples of their scales, so that quantising them cannot round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from custom_model import Floats
+from hintc.errors import HintcError
+from hintc.ops import BuiltinLowering
+from hintc.ops.fixed_point import Multiplier, sigmoid, tanh
+from hintc.ops.integer_lstm import Quantized, reference
+from hintc.runtime.interpreter import Interpreter, RuntimeName
+from hintc.tflite.cell_ranges import INTERMEDIATES
+from hintc.tflite.flatbuffer import Model, Subgraph
+from hintc.tflite.kernel import Kernel, state_kernels
+from hintc.tflite.legalize import legalize_model
+from hintc.tflite.quantize import IntegerModel, quantize_to_int8
+from kernel_cases import BATCH, CASES, FLOAT, HYBRID, INTEGERS, REFUSED, RIGHT, Case
+
+RUNTIMES: tuple[RuntimeName, ...] = ("litert", "tensorflow")
+TOLERANCE = 2e-6
+"""Of kernels on floats."""
+NEAR = 0.03
+"""Mean error of integers against real numbers, of values of order 1."""
+
+INTEGER_CASES = [case for case in CASES if case.dtype == INTEGERS]
+RIGHT_CASES = [case for case in INTEGER_CASES if case.outcome == RIGHT]
+IN_FLOAT_CASES = [case for case in INTEGER_CASES if case.outcome in (HYBRID, FLOAT)]
+REFUSED_CASES = [case for case in INTEGER_CASES if case.outcome == REFUSED]
+
+
+def quantised(case: Case) -> IntegerModel:
+    """The model of a case, its ranges from the case's feeds and some like them."""
+    legalized = legalize_model(case.model(), quantize="int8")
+    assert not legalized.notes
+    main = Model.read(legalized.tflite).subgraphs[0]
+    names = [main.tensor_name(tensor) for tensor in main.graph.inputs]
+    random = np.random.default_rng(0)
+    feeds = case.feeds(BATCH)
+    samples = [[feeds[name] for name in names]]
+    for _ in range(3):
+        signs = {name: random.choice([-1, 1], feeds[name].shape) for name in names}
+        samples.append([(feeds[name] * signs[name]).astype(np.float32) for name in names])
+    return quantize_to_int8(legalized.tflite, samples)
+
+
+def only_kernel(made: IntegerModel) -> Kernel:
+    (kernel,) = state_kernels(Model.read(made.tflite).subgraphs[0])
+    return kernel
+
+
+def stored(graph: Subgraph, tensor: int) -> Quantized:
+    """A tensor's scale and, if it is a constant, its integers."""
+    value = graph.constant(tensor)
+    parameters = graph.tensor(tensor).quantization
+    return Quantized(
+        np.zeros(0, np.int8) if value is None else value,
+        float(parameters.scale[0]),
+        int(parameters.zeroPoint[0]),
+    )
+
+
+class IntegerCall:
+    """What an integer kernel reads in one invoke, as integers and as the model's float inputs."""
+
+    def __init__(self, case: Case, kernel: Kernel, batch: int, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        graph = kernel.subgraph
+        self.operands = {slot: stored(graph, t) for slot, t in kernel.operands.items()}
+        self.feeds: dict[str, Floats] = {}
+        sizes = self.operands["recurrent_to_output_weights"].values.shape
+        zeros = {"cell_state": (batch, sizes[0]), "output_state": (batch, sizes[1])}
+        for slot, shape in zeros.items():
+            self._set(slot, np.full(shape, self.operands[slot].zero_point))
+        for slot, like in case.feeds(batch).items():
+            reach = 4000 if slot == "cell_state" else 127
+            value = self._set(slot, random.integers(-reach - 1, reach + 1, like.shape))
+            scaled = (value.integers - value.zero_point).astype(np.float32)
+            self.feeds[slot] = scaled * np.float32(value.scale)
+        self.inside = {
+            name: stored(graph, tensor)
+            for name, tensor in zip(INTERMEDIATES, kernel.intermediates, strict=True)
+            if graph.tensor(tensor).quantization.scale is not None
+        }
+
+    def expected(self, case: Case) -> dict[str, npt.NDArray[np.int64]]:
+        """What the reference of sequences gives; a single step is a sequence of one."""
+        operands, attributes = dict(self.operands), dict(case.attributes)
+        step = operands["input"].values.ndim == 2
+        if step:
+            operands["input"] = replace(operands["input"], values=operands["input"].values[None])
+            attributes["time_major"] = True
+        found = reference(operands, self.inside, attributes)
+        return {**found, "output": found["output"][0]} if step else found
+
+    def real(self, name: str, values: npt.NDArray[np.int64]) -> Floats:
+        """A result as the model gives it."""
+        scale = self.operands["cell_state" if "cell" in name else "output_state"]
+        return (values - scale.zero_point).astype(np.float32) * np.float32(scale.scale)
+
+    def _set(self, slot: str, values: npt.NDArray[np.int64]) -> Quantized:
+        self.operands[slot] = replace(self.operands[slot], values=values)
+        return self.operands[slot]
+
+
+@pytest.mark.parametrize("case", RIGHT_CASES, ids=lambda case: case.name)
+def test_right_kernel(case: Case) -> None:
+    made = quantised(case)
+    assert not made.notes
+    kernel = only_kernel(made)
+    kinds = {slot: str(kernel.subgraph.dtype(t)) for slot, t in kernel.operands.items()}
+    assert kinds["input"] == kinds["input_to_cell_weights"] == kinds["output_state"] == "int8"
+    assert kinds["cell_state"] == "int16"
+    calls = [IntegerCall(case, kernel, batch, seed) for seed, batch in enumerate(case.batches)]
+    expected = [call.expected(case) for call in calls]
+    for runtime in RUNTIMES:
+        interpreter = Interpreter(made.tflite, runtime=runtime)
+        for call, values in zip(calls, expected, strict=True):
+            found = interpreter.run(call.feeds)
+            assert set(found) == set(values)
+            for name, value in values.items():
+                np.testing.assert_array_equal(found[name], call.real(name, value), err_msg=name)
+    # so that what the reference shares with the kernel is not what the kernel gets wrong
+    feeds = {name: value * np.float32(0.5) for name, value in calls[0].feeds.items()}
+    wanted = case.reference({**case.operands, **feeds})
+    found = Interpreter(made.tflite).run(feeds)
+    errors = [np.abs(found[name] - wanted[name]).mean() for name in wanted]
+    assert max(errors) < NEAR
+
+
+@pytest.mark.parametrize("case", IN_FLOAT_CASES, ids=lambda case: case.name)
+def test_kernel_stays_in_float(case: Case) -> None:
+    made = quantised(case)
+    (note,) = made.notes
+    assert note.text.startswith("stays in float arithmetic")
+    kernel = only_kernel(made)
+    kinds = {
+        str(kernel.subgraph.dtype(tensor))
+        for slot, tensor in kernel.operands.items()
+        if case.op.slot(slot).kind == "weight"
+    }
+    assert kinds == {"int8" if case.outcome == HYBRID else "float32"}
+    assert kernel.subgraph.dtype(kernel.operands["input"]) == np.float32
+    # what other operators take from the result is in integers
+    tolerances = {name: 2 * np.abs(v).max() / 255 for name, v in case.expected(BATCH).items()}
+    tolerances[case.op.results[0]] = TOLERANCE
+    for runtime in RUNTIMES:
+        interpreter = Interpreter(made.tflite, runtime=runtime)
+        for batch in case.batches:
+            found, wanted = interpreter.run(case.feeds(batch)), case.expected(batch)
+            assert set(found) == set(wanted)
+            for name, tolerance in tolerances.items():
+                assert np.abs(found[name] - wanted[name]).max() <= tolerance, name
+
+
+@pytest.mark.parametrize("case", REFUSED_CASES, ids=lambda case: case.name)
+def test_kernel_is_refused(case: Case) -> None:
+    with pytest.raises(HintcError, match=f"{case.op.name}: it cannot run") as caught:
+        legalize_model(case.model(), quantize="int8")
+    assert any(text in str(caught.value) for text in ("quantiser", "without an activation"))
+
+
+def test_the_declarations_say_what_is_no_integer_kernel() -> None:
+    """The kernel is on integers exactly where a declaration allows it; each rule has a cell."""
+    said, seen = set(), set()
+    for case in INTEGER_CASES:
+        assert isinstance(case.op.lowering, BuiltinLowering)
+        rules = case.op.lowering.integer
+        violated = [c for c in (*case.op.constraints, *rules) if not c.holds(case.use)]
+        violated = [c for c in violated if "tflite" in c.targets]
+        assert bool(violated) == (case.outcome != RIGHT), case.name
+        seen |= {(case.op.name, c.reason) for c in violated}
+        said |= {(case.op.name, c.reason) for c in rules}
+    assert said <= seen
+
+
+EVERY_INT16 = np.arange(-32768, 32768, dtype=np.int64)
+
+
+def test_sigmoid_of_every_value() -> None:
+    found = sigmoid(EVERY_INT16) / 2**15
+    wanted = 1 / (1 + np.exp(-EVERY_INT16 / 2**12))
+    assert np.abs(found - wanted).max() < 2e-4
+    assert found[32768] == 0.5
+
+
+@pytest.mark.parametrize("integer_bits", range(7))
+def test_tanh_of_every_value(integer_bits: int) -> None:
+    found = tanh(EVERY_INT16, integer_bits) / 2**15
+    wanted = np.tanh(EVERY_INT16 / 2 ** (15 - integer_bits))
+    assert np.abs(found - wanted).max() < 4e-4
+    np.testing.assert_array_equal(found[1:], -found[1:][::-1])
+
+
+def test_multipliers() -> None:
+    values = np.array([-70000, -3, -1, 0, 1, 2, 5, 12345, 2**20], np.int64)
+    for factor in (0.75, 1.0, 1.5, 0.0003, 37.2, 2.0**-31):
+        found = Multiplier.of(factor).times(values)
+        np.testing.assert_allclose(found, values * factor, rtol=1e-6, atol=0.51)
+    np.testing.assert_array_equal(Multiplier.of(0.5).times(values[:7]), [-35000, -1, 0, 0, 1, 1, 3])
+    for value in (1, 2, 3, 1000, 2**20 + 1, 2**31 - 1):
+        root = Multiplier.inverse_root(value)
+        assert root.mantissa * 2.0 ** (root.exponent - 31) == pytest.approx(value**-0.5, rel=2e-6)
