@@ -16,7 +16,7 @@ import tensorflow as tf
 import hintc
 from hintc.convert import Converted
 from hintc.remark import Remark
-from hintc.runtime.interpreter import Interpreter
+from hintc.runtime.interpreter import Interpreter, RuntimeName
 from hintc.runtime.session import Session
 from hintc.tflite.inspect import op_counts
 
@@ -52,6 +52,7 @@ class Model:
         loops: how many surely are not.
         batches: sizes to try.
         noisy: the outputs are random, so nothing can be compared.
+        runtimes: what runs the model.
     """
 
     source: Any
@@ -64,6 +65,7 @@ class Model:
     loops: int = 0
     batches: tuple[int, ...] = BATCHES
     noisy: bool = False
+    runtimes: tuple[RuntimeName, ...] = ("litert",)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,16 @@ def _judged(model: Model, kernels: int, refusals: Sequence[Remark]) -> tuple[str
 
 def _difference(model: Model, converted: Converted) -> tuple[float, str]:
     """The largest difference, and what is wrong, if anything is."""
-    runner = Interpreter(converted.tflite)
+    largest = 0.0
+    for runtime in model.runtimes:
+        error, problem = _difference_in(model, Interpreter(converted.tflite, runtime=runtime))
+        largest = max(largest, error)
+        if problem:
+            return largest, f"{runtime}: {problem}"
+    return largest, ""
+
+
+def _difference_in(model: Model, runner: Interpreter) -> tuple[float, str]:
     largest = 0.0
     for batch in model.batches:
         feeds = model.feeds(batch)

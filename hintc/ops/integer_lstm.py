@@ -28,8 +28,8 @@ from hintc.ops.fixed_point import (
     tanh,
     wrapped,
 )
-from hintc.ops.fused_op import AttributeValue
 from hintc.ops.sequence_lstm import GATES, UNIDIRECTIONAL_SEQUENCE_LSTM
+from hintc.ops.spec import AttributeValue
 
 _Q3_12, _Q0_15 = 2.0**-12, 2.0**-15
 _ONE = 32767

@@ -1,24 +1,24 @@
 """peel-lengths: sequence lengths move out of a recurrence, so that the plain cell is left in it.
 
 Recognises a Scan whose every state and output is ``Select(t >= lengths, old, new)``, with the old
-state for states and zeros for outputs, as dynamic_rnn makes it, or the same by ``where`` of TF2.
-The Scan then runs all steps; rows at and beyond the length are zeroed afterwards, and the final
-state is read from the outputs at ``lengths - 1`` (the initial state where the length is 0 or less).
-Bit for bit the same, if there are as many lengths as rows, or one.
+state for states, zeros or the last output for outputs: dynamic_rnn, steps in Python with a mask
+made by hand, Keras layers whose mask is a `sequence_mask` (`hintc_passes.scans.masks`). The Scan
+then runs all steps; rows at and beyond the length are masked afterwards, and the final state is
+read from the outputs at ``lengths - 1`` (the initial state where the length is 0 or less). Steps
+that go through time from its end rest first; there each sequence is turned by itself, before and
+after. Bit for bit the same, if there are as many lengths as rows, or one.
 
 Refuses, with a remark, when the final value of a state is read that is not an output of each step,
-and when an output is read that is not zeroed.
+and when an output is read that is neither zero nor the last one beyond the length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
-
-from hintc.graphdef.emit import Emitter
+from hintc.graphdef.emit import Emitter, known_array
 from hintc.graphdef.shapes import (
     argument_shapes,
     infer_results,
@@ -31,9 +31,10 @@ from hintc.ir.scan import dtype_of
 from hintc.registry import register
 from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
-from hintc_passes.analysis.values import is_zeros
+from hintc_passes.analysis.values import is_zeros, source_of
 from hintc_passes.scans.final_rows import enters_product
 from hintc_passes.scans.lengths import Freeze, find_freeze, freezes_states_only
+from hintc_passes.scans.rows_by_length import RowsByLength
 from hintc_passes.scans.step import Step, add_in_place_of, new_step, rewrite_scans
 
 
@@ -53,8 +54,8 @@ class PeelLengths(Pass):
 
     def _peel(self, module: Module, graph: Graph, node: Node, report: PassReport) -> None:
         step = Step.of(module, node)
-        freeze, name = find_freeze(step), node.name
-        if freeze is None and freezes_states_only(step):
+        freeze, name = find_freeze(module, graph, node, step), node.name
+        if freeze is None and freezes_states_only(module, graph, node, step):
             report.refused("lengths-output", name, *_EARLY)
         if freeze is None or side_effects(step.graph):
             return
@@ -69,7 +70,7 @@ class PeelLengths(Pass):
 
 _EARLY = (
     "keeps its sequence lengths inside: an output of each step is read before they apply to it",
-    "Let the output be zero beyond the length in the step itself, as dynamic_rnn does.",
+    "Let the output be zero, or the last one, beyond the length in the step itself.",
 )
 
 
@@ -86,15 +87,15 @@ class _Peeling:
         self._row_of_state = self._final_rows()
         self._check()
 
-    def _row_ranks(self) -> list[int | None]:
+    def _row_ranks(self) -> list[int]:
         """Ranks of the states and outputs of one step."""
         args = argument_shapes(self._module, self._graph, self._node)
-        lengths = args[self._step.graph.args.index(self._freeze.lengths.node)]
-        if lengths.rank != 1:
-            raise Refused("lengths-rank", "the sequence lengths are not provably one per row")
         results = infer_results(self._module, self._step.graph, args)
         self._check_broadcasts(args, results)
-        return [s.rank for s in results]
+        ranks = [s.rank for s in results]
+        if any(rank is None or rank < 1 for rank in ranks):
+            raise Refused("lengths-rank", "the rank of a state or output is not known")
+        return [rank for rank in ranks if rank is not None]
 
     def _check_broadcasts(self, args: Sequence[Shape], results: Sequence[Shape]) -> None:
         """Refuse a SelectV2 that may give more than rows of the new value."""
@@ -114,14 +115,17 @@ class _Peeling:
                 )
 
     def _final_rows(self) -> dict[int, int]:
-        """For each state whose final value is read, the output that has it as its rows."""
+        """For each state whose final value is needed, the output that has it as its rows."""
+        held = () if self._freeze.backwards else self._freeze.held
+        used = [k for k in range(len(held)) if self._graph.uses(self._result(k))]
+        wanted = {held[k] for k in used}
         found = {}
         for at, port in enumerate(self._freeze.nexts):
-            if not self._graph.uses(Port(self._node, at)):
+            if at not in wanted and not self._graph.uses(Port(self._node, at)):
                 continue
             news = [*(new for new, _ in self._freeze.ys), *self._added]
             rows = [k for k, new in enumerate(news) if new == port]
-            if not rows and enters_product(self._step.states[at]):  # h, which kernels give
+            if not rows and self._is_hidden(port):  # h, which kernels give
                 self._added.append(port)
                 rows = [len(news)]
             if not rows:
@@ -135,58 +139,112 @@ class _Peeling:
             found[at] = rows[0]
         return found
 
+    def _is_hidden(self, port: Port) -> bool:
+        """True for the next value of a state that enters a product, as h does and c does not."""
+        states = zip(self._step.states, self._freeze.nexts, strict=True)
+        return any(following == port and enters_product(state) for state, following in states)
+
+    def _result(self, k: int) -> Port:
+        """Output k of the Scan as it was."""
+        return Port(self._node, len(self._scan.states) + k)
+
     def _check(self) -> None:
-        if any((*self._scan.reverse_xs, *self._scan.reverse_ys)):
+        freeze = self._freeze
+        if not freeze.backwards and any((*self._scan.reverse_xs, *self._scan.reverse_ys)):
             raise Refused("lengths-reversed", "reads or writes backwards in time")
-        for _, beyond in self._freeze.ys:
-            if not is_zeros(self._outer.get(beyond, beyond)):
-                raise Refused("lengths-not-zero", "outputs beyond the length are not provably zero")
-        if any(rank is None or rank < 1 for rank in self._ranks):
-            raise Refused("lengths-rank", "the rank of a state or output is not known")
+        for (_, beyond), held in zip(freeze.ys, freeze.held, strict=True):
+            if held is None and not is_zeros(self._outer.get(beyond, beyond)):
+                raise Refused(
+                    "lengths-not-zero",
+                    "outputs beyond the length are neither provably zero nor the last output",
+                )
 
     def run(self) -> None:
         graph, node, name = self._graph, self._node, self._node.name
         origin = node.origin or (name,)
         graph.rename(node, graph.unique_name(f"{name}/lengths"))
-        peeled = self._plain_scan(name)
         emit = Emitter(graph, name, origin)
-        lengths = self._lengths(emit)
-        states = len(self._scan.states)
-        for at, k in self._row_of_state.items():
-            rows = Port(peeled, states + k)
-            graph.replace_uses(Port(node, at), self._final(emit, lengths, rows, at))
+        by_length = RowsByLength(emit, self._scan.trip_count, self._lengths(emit))
+        peeled, ys = self._plain_scan(name, by_length)
+        finals = {
+            at: by_length.last(ys[k], self._scan.states[at], self._ranks[at])
+            for at, k in self._row_of_state.items()
+        }
+        for at, final in finals.items():
+            graph.replace_uses(Port(node, at), final)
         for k in range(len(self._freeze.ys)):
-            old = Port(node, states + k)
-            if graph.uses(old):
-                masked = self._masked(emit, lengths, Port(peeled, states + k), states + k)
-                graph.replace_uses(old, masked)
+            if graph.uses(self._result(k)):
+                rows = self._rows(by_length, ys[k], k, finals)
+                graph.replace_uses(self._result(k), rows)
         graph.replace_control_uses(node, [peeled])
         graph.remove(node)
 
-    def _plain_scan(self, name: str) -> Node:
+    def _rows(
+        self, by_length: RowsByLength, rows: Port, k: int, finals: Mapping[int, Port]
+    ) -> Port:
+        """Output k as it was, from what the plain Scan gives."""
+        freeze, held = self._freeze, self._freeze.held[k]
+        rank = self._ranks[len(self._scan.states) + k]
+        beyond = None if held is None else finals.get(held, self._scan.states[held])
+        if held is not None and freeze.backwards:
+            beyond = self._scan.states[held]
+        if not freeze.backwards:
+            return by_length.masked(rows, beyond, rank)
+        rows = by_length.masked(by_length.turned(rows), beyond, rank)
+        return rows if self._scan.reverse_ys[k] else by_length.reversed(rows)
+
+    def _plain_scan(self, name: str, by_length: RowsByLength) -> tuple[Node, list[Port]]:
+        """The Scan without lengths, and its outputs."""
         step, scan, freeze = self._step, self._scan, self._freeze
-        results = [(f"next_{k}", p) for k, p in enumerate(freeze.nexts)]
         ys = [*(p for p, _ in freeze.ys), *self._added]
+        kept_states = self._needed_states(ys)
+        results = [(f"next_{k}", freeze.nexts[k]) for k in kept_states]
         results += [(f"y_{k}", p) for k, p in enumerate(ys)]
         needed = producers(p for _, p in results)
+        if freeze.backwards and step.t.node in needed:
+            raise Refused("lengths-reversed", "counts its steps, and reads backwards in time")
         nodes = [n for n in step.graph if n in needed and not n.op.startswith("_")]
         kept = [p for p in step.invariants if p.node in needed]
-        ports = (*step.xs, *step.states, *kept)
+        xs = [k for k, p in enumerate(step.xs) if p.node in needed]
+        ports = (*(step.xs[k] for k in xs), *(step.states[k] for k in kept_states), *kept)
         body = new_step(
             f"{scan.body}_plain", nodes, step.t, [(p.node.name, p) for p in ports], results
         )
         peeled = replace(
             scan,
             body=self._module.add_function(body).name,
+            xs=tuple(self._sequence(by_length, k) for k in xs),
+            states=tuple(scan.states[k] for k in kept_states),
             invariants=tuple(self._outer[p] for p in kept),
-            reverse_ys=(*scan.reverse_ys, *(False for _ in self._added)),
+            reverse_xs=(False,) * len(xs),
+            reverse_ys=(False,) * len(ys),
         )
-        return add_in_place_of(self._module, self._node, peeled, name)
+        made = add_in_place_of(self._module, self._node, peeled, name)
+        return made, [Port(made, len(kept_states) + k) for k in range(len(ys))]
 
-    # -- masks, outside ----------------------------------------------------------------------
+    def _needed_states(self, ys: Sequence[Port]) -> list[int]:
+        """The states that outputs need: not the last output, which was carried for its masks."""
+        nexts = dict(zip(self._step.states, self._freeze.nexts, strict=True))
+        found: set[Port] = set()
+        pending = list(ys)
+        while pending:
+            needed = producers(pending)
+            new = [s for s in nexts if s.node in needed and s not in found]
+            found.update(new)
+            pending = [nexts[s] for s in new]
+        return [k for k, state in enumerate(self._step.states) if state in found]
+
+    def _sequence(self, by_length: RowsByLength, k: int) -> Port:
+        """What the plain Scan reads as sequence k, from the first step on."""
+        rows = self._scan.xs[k]
+        if not self._freeze.backwards:
+            return rows
+        if not self._scan.reverse_xs[k]:
+            rows = _turned(rows) or by_length.reversed(rows)
+        return by_length.turned(rows)
 
     def _lengths(self, emit: Emitter) -> Port:
-        lengths = self._outer[self._freeze.lengths]
+        lengths = self._freeze.lengths
         dtype = dtype_of(lengths)
         if dtype is not DType.INT32:
             types: dict[str, AttributeValue] = {"SrcT": dtype, "DstT": DType.INT32}
@@ -198,44 +256,10 @@ class _Peeling:
         types = {"T": DType.INT32, "Tidx": DType.INT32}
         return emit.node("BroadcastTo", [lengths, batch], types, "lengths_of_rows")
 
-    def _masked(self, emit: Emitter, lengths: Port, rows: Port, result: int) -> Port:
-        """`rows` [T, B, ...] with zeros where ``t >= lengths[b]``."""
-        rank = self._ranks[result]
-        assert rank is not None
-        steps = _column(emit, _range(emit, self._scan.trip_count, "steps"), "steps/column")
-        ended = emit.binary("GreaterEqual", steps, lengths, "ended")
-        for number in range(rank - 1):
-            ended = _column(emit, ended, f"ended/{number}", dtype=DType.BOOL)
-        dtype = dtype_of(rows)
-        zero = emit.constant(np.zeros((), dtype.numpy), "zero")
-        return emit.node("SelectV2", [ended, zero, rows], {"T": dtype}, "masked")
 
-    def _final(self, emit: Emitter, lengths: Port, rows: Port, at: int) -> Port:
-        """``rows[lengths[b] - 1, b]``; the initial state where there is no such row."""
-        rank = self._ranks[at]
-        assert rank is not None
-        one = emit.constant(np.int32(1), "one")
-        within = emit.binary("Minimum", lengths, self._scan.trip_count, "within")
-        last = emit.subtract(emit.binary("Maximum", within, one, "at_least_one"), one, "last")
-        batch = _range(emit, emit.element(emit.shape(lengths), 0), "batch")
-        places = emit.pack([last, batch], "places", axis=1)
-        dtype = dtype_of(rows)
-        found = emit.node(
-            "GatherNd", [rows, places], {"Tparams": dtype, "Tindices": DType.INT32}, "last_rows"
-        )
-        zero = emit.constant(np.int32(0), "none")
-        empty = emit.binary("LessEqual", lengths, zero, "empty")
-        for number in range(rank - 1):
-            empty = _column(emit, empty, f"empty/{number}", dtype=DType.BOOL)
-        return emit.node("SelectV2", [empty, self._scan.states[at], found], {"T": dtype}, "final")
-
-
-def _range(emit: Emitter, end: Port, name: str) -> Port:
-    start, step = (emit.constant(np.int32(n), f"{name}/{n}") for n in (0, 1))
-    return emit.node("Range", [start, end, step], {"Tidx": DType.INT32}, name)
-
-
-def _column(emit: Emitter, value: Port, name: str, dtype: DType = DType.INT32) -> Port:
-    """A new axis at the end."""
-    axis = emit.constant(np.int32(-1), f"{name}/axis")
-    return emit.node("ExpandDims", [value, axis], {"T": dtype, "Tdim": DType.INT32}, name)
+def _turned(rows: Port) -> Port | None:
+    """What was reversed along time to give `rows`."""
+    node = source_of(rows).node
+    axes = known_array(node.operands[1]) if node.op == "ReverseV2" else None
+    is_time = axes is not None and axes.reshape(-1).tolist() == [0]
+    return node.operands[0] if is_time else None

@@ -10,7 +10,8 @@ static_rnn writes each step with lengths so::
 Where all lengths are at most t the last line gives `old` as well, and where none is it gives `new`.
 Makes the nodes of that last branch, in line, for every step. A cell hinted inside has one step in
 its hint, which says nothing of the chain: where one such cell starts with the state that another
-leaves, both lose their hints, and the chain is recognised by what it computes.
+leaves, both lose their hints, and the chain is recognised by what it computes. So does a cell that
+a loop in Python calls, with a mask on its states between one step and the next.
 
 First, conditions lose results that nobody reads and loops such variables: gradients have added
 some.
@@ -34,7 +35,7 @@ from hintc.ir.opdefs import IF_OPS, WHILE_OPS
 from hintc.registry import register
 from hintc.remark import PassReport
 from hintc.rewrite import Pass
-from hintc_passes.hinting.single_steps import dissolve_steps
+from hintc_passes.hinting.single_steps import dissolve_masked, dissolve_steps
 from hintc_passes.loops.shortcuts import Shortcuts
 from hintc_passes.loops.unread_results import BRANCHES, drop_unread_results
 
@@ -73,7 +74,7 @@ class RemoveShortcuts(Pass):
                 taken += nodes
                 pending.extend(n for n in nodes if n.op in IF_OPS)
                 report.count("removed")
-            dissolved = dissolve_steps(n for n in taken if n in graph)
+            dissolved = dissolve_steps(n for n in taken if n in graph) + dissolve_masked(graph)
             if dissolved:
                 report.count("hints dissolved", dissolved)
         remove_unused_functions(module, left)

@@ -149,18 +149,29 @@ class Lockstep:
         return self._chain
 
     def is_computed_from(self, chain: Chain, lane: Lane) -> bool:
-        """True if each step computes the lane from lanes of a chain and fixed values alone."""
-        ports = [port for port in lane if port is not None]
-        if len(ports) < chain.trip or not _alike(ports):
-            return False
-        if any(self.step(port) != k for k, port in enumerate(ports)):
-            return False
-        return all(
-            read in chain.lanes
-            or (*read[:-1], None) in chain.lanes
-            or (read[0] is not None and set(read) == {read[0]} and self.step(read[0]) == NEVER)
-            for read in self._operand_lanes(lane)
-        )
+        """True if each step computes the lane from lanes of a chain, elements and fixed values."""
+        todo, seen = [lane], set[Lane]()
+        while todo:
+            lane = todo.pop()
+            if lane in seen or self._is_known(chain, lane):
+                continue
+            seen.add(lane)
+            ports = [port for port in lane if port is not None]
+            if len(ports) < chain.trip or not _alike(ports):
+                return False
+            steps = [self.step(port) for port in ports]
+            if steps != list(range(chain.trip)) and set(steps) != {NEVER}:
+                return False
+            todo.extend(self._operand_lanes(lane))
+        return True
+
+    def _is_known(self, chain: Chain, lane: Lane) -> bool:
+        first = lane[0]
+        if lane in chain.lanes or (*lane[:-1], None) in chain.lanes or lane in self._elements:
+            return True
+        if first is not None and set(lane) == {first}:
+            return self.step(first) == NEVER
+        return _is_index([port for port in lane if port is not None])
 
     def _whole(self, lane: Lane) -> Lane:
         """The lane with its last value, if a lane with that one is known."""

@@ -21,6 +21,8 @@ from hintc_passes.chains.lanes import Lane
 
 _CARRIED: Hashable = ("carried",)
 _COMPARISONS = frozenset(("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "NotEqual"))
+_ON_COMPARISONS = frozenset(("ExpandDims", "Identity", "LogicalNot", "StridedSlice", "Tile"))
+"""What is done to a comparison before it chooses: it becomes a column, say."""
 
 
 class Proposal:
@@ -56,8 +58,9 @@ class Proposal:
             label = self._label(node)
             if label is not None:
                 classes.setdefault(label, []).append(node)
-        for members in classes.values():
+        for members in list(classes.values()):
             members.sort(key=lambda n: step(Port(n)))
+            self._split(members, classes)
         self._complete = {k: v for k, v in classes.items() if self._covers(v, 1, self._trip)}
         self._lagging = {k for k, v in classes.items() if self._covers(v, 1, self._trip - 1)}
         self._firsts = self._match_first(nodes, sequences)
@@ -68,6 +71,29 @@ class Proposal:
         if first == 1 and steps and steps[0] == 0:
             steps = steps[1:]
         return len(steps) == end - first and all(s == k for k, s in enumerate(steps, first))
+
+    def _split(self, members: list[Node], classes: dict[int, list[Node]]) -> None:
+        """Tell nodes of one label apart that each read the one of the step before.
+
+        Two states that differ in their first value only have one label.
+        """
+        label = self._labels[members[0]]
+        if label not in self._recurrent or len(members) < self._trip:
+            return
+        threads: dict[Node, Node] = {}
+        for node in members:
+            before = [p.node for p in (self._same.get(p, p) for p in node.operands)]
+            threads[node] = next((threads[n] for n in before if n in threads), node)
+        apart = {head: [n for n in members if threads[n] is head] for head in threads.values()}
+        ends = self._trip, self._trip - 1
+        if not all(any(self._covers(nodes, 1, e) for e in ends) for nodes in apart.values()):
+            return
+        del classes[label]
+        for head, nodes in apart.items():
+            number = self._numbers.setdefault(("thread", head), len(self._numbers))
+            classes[number] = nodes
+            self._recurrent.add(number)
+            self._labels |= dict.fromkeys(nodes, number)
 
     def _label(self, node: Node) -> int | None:
         if is_stateful(node) or node.controls:
@@ -101,9 +127,11 @@ class Proposal:
     def _described_fixed(self, port: Port) -> Hashable:
         """The value, or, where it compares with what may be the index of the step, its kind."""
         node = port.node
-        if not _compares_with_constant(node):
+        if not _counts(node):
             return port
-        read = (self._same.get(p, p) for p in node.operands)
+        read = [self._same.get(p, p) for p in node.operands]
+        if node.op in _ON_COMPARISONS:
+            return (node.op, attributes_key(node), self._described_fixed(read[0]), *read[1:])
         return (node.op, *(None if known_scalar(p) is not None else p for p in read))
 
     # -- the first step ----------------------------------------------------------------------
@@ -122,6 +150,9 @@ class Proposal:
                 continue
             readers = dict.fromkeys(self._readers.get(anchor, ()))
             fitting = [n for n in readers if self._fits(n, node, wanted)]
+            if len(fitting) > 1:
+                read = {self._same.get(p, p).node for p in node.operands}
+                fitting = [n for n in fitting if n in read] or fitting
             if len(fitting) > 1:
                 fitting = [n for n in fitting if self._starts_before(n, node)] or fitting
             if len(fitting) == 1:
@@ -142,7 +173,7 @@ class Proposal:
         if port in ports:
             return ports[port]
         if self._step(port) < 0:
-            return None if _compares_with_constant(port.node) else port
+            return None if _counts(port.node) else port
         twin = found.get(port.node)
         return None if twin is None else Port(twin, port.index)
 
@@ -190,7 +221,7 @@ class Proposal:
         for members in self._complete.values():
             steady = [n for n in members if self._step(Port(n)) > 0]
             first = self._firsts.get(steady[0])
-            if first is not None and first.op == "Select":
+            if first is not None and first.op in ("Select", "SelectV2"):
                 found.append(tuple(Port(n) for n in (first, *steady)))
         return found
 
@@ -209,5 +240,8 @@ class Proposal:
         ]
 
 
-def _compares_with_constant(node: Node) -> bool:
+def _counts(node: Node) -> bool:
+    """True for a comparison with a constant that may be the index of the step."""
+    while node.op in _ON_COMPARISONS:
+        node = node.operands[0].node
     return node.op in _COMPARISONS and any(known_scalar(p) is not None for p in node.operands)
