@@ -7,6 +7,7 @@ grid of `form_models`. ``--quick`` measures three points and prints instead.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 import measuring  # noqa: F401  (sets TensorFlow's environment)
 from form_models import GRID, KINDS, Case, Made, by_hintc, by_stock, by_tf_keras
 from forms_page import Measured, page
+from hintc_passes.scans.form_cost import PRECISIONS
 from racing import race
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -28,9 +30,10 @@ def made_of(case: Case) -> dict[str, Made]:
 
     model = case.model(keras)
     found = {name: by_hintc(case, model, **options) for name, options in case.forms().items()}
-    found["stock"] = by_stock(case, model)
-    if case.kind != "GRU":  # it fuses LSTMs only
-        found["tf_keras"] = by_tf_keras(case)
+    if case.precision != "integers":
+        found["stock"] = by_stock(case, model)
+        if case.kind != "GRU":  # it fuses LSTMs only
+            found["tf_keras"] = by_tf_keras(case)
     return found
 
 
@@ -49,16 +52,17 @@ def run(points: Sequence[tuple[int, int, int, int]]) -> list[Measured]:
     """All kinds and precisions at these points; the first conversion is not measured."""
     import keras
 
-    first = Case("one layer", 4, 4, 3, 1, int8=False)
+    first = Case("one layer", 4, 4, 3, 1, "float32")
     by_hintc(first, first.model(keras))
     by_stock(first, first.model(keras))
     found = []
-    for kind in KINDS:
-        for point in points:
-            for int8 in (False, True):
-                found.append(measured(Case(kind, *point, int8)))
-                sys.stdout.write(f"{found[-1].line()}\n")
-                sys.stdout.flush()
+    for kind, point, precision in itertools.product(KINDS, points, PRECISIONS):
+        case = Case(kind, *point, precision)
+        if not case.is_measured:
+            continue
+        found.append(measured(case))
+        sys.stdout.write(f"{found[-1].line()}\n")
+        sys.stdout.flush()
     return found
 
 

@@ -1,6 +1,6 @@
 """Fits the prices of `hintc_passes.scans.form_cost` to ``benchmarks/forms.csv``.
 
-Non-negative least squares on relative errors, for float32 and for int8 weights. Prints how far the
+Non-negative least squares on relative errors, for each precision. Prints how far the
 estimates are off, and how much slower the form that they choose is than the fastest one measured.
 """
 
@@ -25,21 +25,22 @@ PRICES = HERE.parent / "passes" / "hintc_passes" / "scans" / "form_costs.json"
 
 def terms_of(row: dict[str, str]) -> dict[str, float]:
     """The terms of one measured form."""
-    from hintc_passes.scans.form_cost import FormName, Work, terms
+    from hintc_passes.scans.form_cost import FormName, Precision, Work, terms
 
     # models of one recurrence were measured
     work = Work(*(int(row.get(field.name, 1)) for field in fields(Work)))
     form: FormName = row["form"]  # type: ignore[assignment]
-    return terms(work, form, int(row["tile"]), int8=row["int8"] == "1")
+    precision: Precision = row["precision"]  # type: ignore[assignment]
+    return terms(work, form, precision, int(row["tile"]))
 
 
 def measured() -> dict[str, list[dict[str, str]]]:
-    """The rows of ``forms.csv``, by what the weights are stored as."""
+    """The rows of ``forms.csv``, by precision."""
     with DATA.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return {
-        name: [row for row in rows if row["int8"] == int8]
-        for name, int8 in (("float32", "0"), ("int8", "1"))
+        precision: [row for row in rows if row["precision"] == precision]
+        for precision in dict.fromkeys(row["precision"] for row in rows)
     }
 
 

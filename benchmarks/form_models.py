@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+
+from hintc_passes.scans.form_cost import Precision
 
 Kind = Literal["one layer", "two layers", "bidirectional", "GRU"]
 KINDS: tuple[Kind, ...] = ("one layer", "two layers", "bidirectional", "GRU")
@@ -26,6 +28,11 @@ GRID = (
     (200, 40, 75, 2),
 )
 """(units, inputs, steps, batch)."""
+QUANTIZE: Mapping[Precision, str | None] = {
+    "float32": None,
+    "int8 weights": "dynamic",
+    "integers": "int8",
+}
 MOST_UNROLLED = 128
 
 
@@ -38,17 +45,29 @@ class Case:
     inputs: int
     steps: int
     batch: int
-    int8: bool
+    precision: Precision
 
     @property
     def point(self) -> tuple[int, int, int, int]:
         """Of the grid."""
         return self.units, self.inputs, self.steps, self.batch
 
+    @property
+    def is_measured(self) -> bool:
+        """False for what `bench_forms` leaves out: integers of more than one recurrence."""
+        return self.precision != "integers" or self.kind in ("one layer", "GRU")
+
     def feed(self) -> Any:
         """Seeded input, [batch, steps, inputs]."""
         shape = (self.batch, self.steps, self.inputs)
         return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+    def samples(self) -> Iterator[list[Any]]:
+        """Seeded inputs that the ranges of integers come from."""
+        random = np.random.default_rng(1)
+        for _ in range(10):
+            shape = (self.batch, self.steps, self.inputs)
+            yield [random.standard_normal(shape).astype(np.float32)]
 
     def model(self, keras: Any) -> Any:
         """The model in Keras 3 or tf_keras."""
@@ -91,8 +110,11 @@ def by_hintc(case: Case, model: Any, **options: Any) -> Made:
     """Through hintc with these options."""
     import hintc
 
+    options["quantize"] = QUANTIZE[case.precision]
+    if case.precision == "integers":
+        options["representative_dataset"] = case.samples
     start = time.process_time()
-    result = hintc.convert(model, quantize="dynamic" if case.int8 else None, **options)
+    result = hintc.convert(model, **options)
     seconds = time.process_time() - start
     codes = [r for r in result.report.remarks if r.code.startswith("form-")]
     return Made(result.tflite, seconds, ", ".join(_form_in(r) for r in codes))
@@ -126,7 +148,7 @@ def by_tf_keras(case: Case) -> Made:
 def _converted(case: Case, converter: Any, start: float) -> Made:
     import tensorflow as tf
 
-    if case.int8:
+    if case.precision == "int8 weights":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     with contextlib.redirect_stdout(io.StringIO()):  # Keras says what it has exported
         tflite = bytes(converter.convert())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from form_models import KINDS, Case, Made
+from hintc_passes.scans.form_cost import PRECISIONS
 from racing import Race, geometric_mean
 
 PACKAGES = ("tensorflow", "keras", "tf_keras", "ai-edge-litert", "numpy")
@@ -30,7 +32,8 @@ A number is the median over the rounds of the ratio to `optimize_for="latency"` 
 2.00 is twice as slow. In brackets: the 95 % interval of that median, by bootstrap. `size` is
 hintc's default (the fused kernel, for a GRU a loop), `while` and `unroll` are those forms by force,
 `stock` is TensorFlow's converter alone, `tf_keras` its own fusion of tf_keras models, which never
-resets the states. How a form is chosen: [decision 13](decisions/0013-form-by-cost.md).
+resets the states. `integers` are `quantize="int8"`, for models of one recurrence. How a form is
+chosen: [decision 13](decisions/0013-form-by-cost.md); its estimates are of one thread.
 """
 
 
@@ -72,12 +75,12 @@ def page(all_measured: Sequence[Measured], rounds: int) -> str:
             rounds=rounds,
             points=len({m.case.point for m in all_measured}),
         ),
-        f"## Altogether\n\n{_summary(all_measured)}",
+        f"## Altogether\n\n{_summary(all_measured, threads)}",
     ]
-    for kind in KINDS:
-        for int8 in (False, True):
-            rows = [m for m in all_measured if m.case.kind == kind and m.case.int8 == int8]
-            title = f"{kind[0].upper()}{kind[1:]}, {'int8 weights' if int8 else 'float32'}"
+    for kind, precision in itertools.product(KINDS, PRECISIONS):
+        rows = [m for m in all_measured if (m.case.kind, m.case.precision) == (kind, precision)]
+        if rows:
+            title = f"{kind[0].upper()}{kind[1:]}, {precision}"
             parts.append(f"## {title}\n\n{_latency(rows, threads)}\n\n{_sizes(rows)}")
     parts.append(f"## Conversion\n\n{_conversions(all_measured)}")
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
@@ -97,33 +100,38 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _summary(found: Sequence[Measured]) -> str:
-    """Geometric means over the grid, and the worst points, on one thread."""
+def _summary(found: Sequence[Measured], threads: Sequence[int]) -> str:
+    """Geometric means over the grid, and the worst points."""
     rows = []
-    for int8 in (False, True):
-        here = [m for m in found if m.case.int8 == int8]
-        fused = [m for m in here if m.case.kind != "GRU"]
-        forms = [[m.ratio(n, "latency") for n in FORCED if n in m.made] for m in here]
-        rows.append(
-            [
-                "int8 weights" if int8 else "float32",
-                _mean(m.ratio("size") for m in fused),
-                _mean(m.ratio("stock") for m in here),
-                _mean(m.ratio("tf_keras") for m in fused),
-                f"{min(m.ratio('stock') for m in here):.2f}",
-                f"{max(1 / min(*ratios, 1.0) for ratios in forms):.2f}",
-                f"{sum(_is_smallest(m) for m in here)} of {len(here)}",
-            ]
-        )
+    for count, precision in itertools.product(threads, PRECISIONS):
+        here = [m for m in found if m.case.precision == precision]
+        if here:
+            smallest = f"{sum(_is_smallest(m) for m in here)} of {len(here)}"
+            rows.append([f"{precision}, {count}", *_ratios(here, count), smallest])
     head = (
-        *("", "the fused kernel takes", "stock takes", "tf_keras takes", "stock takes at least"),
-        *("latency / best form, at worst", "`size` is the smallest file"),
+        *("precision, threads", "the fused kernel takes", "stock takes", "stock takes at least"),
+        *("tf_keras takes", "latency / best form, at worst", "`size` is the smallest file"),
     )
     return _table(head, rows)
 
 
-def _mean(ratios: Iterable[float]) -> str:
-    return f"{geometric_mean(list(ratios)):.2f}"
+def _ratios(found: Sequence[Measured], threads: int) -> list[str]:
+    """Of other ways to make the models."""
+    fused = [m.ratio("size", threads=threads) for m in found if m.case.kind != "GRU"]
+    stock, tf_keras = (
+        [m.ratio(name, threads=threads) for m in found if name in m.made]
+        for name in ("stock", "tf_keras")
+    )
+    best = [
+        min(1.0, *(m.ratio(name, threads=threads) for name in FORCED if name in m.made))
+        for m in found
+    ]
+    least = f"{min(stock):.2f}" if stock else ""
+    return [_mean(fused), _mean(stock), least, _mean(tf_keras), f"{1 / min(best):.2f}"]
+
+
+def _mean(ratios: Sequence[float]) -> str:
+    return f"{geometric_mean(ratios):.2f}" if ratios else ""
 
 
 def _is_smallest(measured: Measured) -> bool:
@@ -139,13 +147,14 @@ def _point(case: Case) -> str:
 def _latency(rows: Sequence[Measured], threads: Sequence[int]) -> str:
     names = [n for n in OTHERS if any(n in m.made for m in rows)]
     head = ["units, inputs, steps, batch", "chosen", "latency, ms", *names]
-    head += [f"{name}, {threads[-1]} threads" for name in ("latency, ms", "size", "stock")]
+    on_all = [name for name in ("size", "stock") if name in names]
+    head += [f"{name}, {threads[-1]} threads" for name in ("latency, ms", *on_all)]
     lines = []
     for m in rows:
         cells = [_point(m.case), m.made["latency"].forms, _ms(m, 1)]
         cells += [_with_interval(m, name, 1) for name in names]
         cells.append(_ms(m, threads[-1]))
-        cells += [f"{m.ratio(name, threads=threads[-1]):.2f}" for name in ("size", "stock")]
+        cells += [f"{m.ratio(n, threads=threads[-1]):.2f}" for n in on_all]
         lines.append(cells)
     return _table(head, lines)
 
@@ -178,15 +187,14 @@ def _conversions(found: Sequence[Measured]) -> str:
     head = ["CPU seconds, median", *names, "size / stock", "size / tf_keras"]
     lines = []
     for kind in KINDS:
-        here = [m for m in found if m.case.kind == kind]
+        here = [m for m in found if m.case.kind == kind and "stock" in m.made]
         cells = [_median(m.made[name].seconds for m in here if name in m.made) for name in names]
         lines.append([kind, *cells, *(_cost_beside(here, peer) for peer in ("stock", "tf_keras"))])
     return _table(head, lines)
 
 
 def _cost_beside(found: Sequence[Measured], peer: str) -> str:
-    pairs = [m.made["size"].seconds / m.made[peer].seconds for m in found if peer in m.made]
-    return _mean(pairs) if pairs else ""
+    return _mean([m.made["size"].seconds / m.made[peer].seconds for m in found if peer in m.made])
 
 
 def _median(seconds: Iterable[float]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import measuring  # noqa: F401  (sets TensorFlow's environment)
 from form_models import GRID, MOST_UNROLLED, Case, Kind, by_hintc
+from hintc_passes.scans.form_cost import PRECISIONS
 from racing import race
 
 HERE = Path(__file__).parent
@@ -23,7 +24,7 @@ BEYOND = ((32, 16, 50, 1), (96, 40, 16, 1), (64, 64, 64, 4))
 """Points that the benchmark's grid does not have."""
 LAYERS: tuple[Kind, ...] = ("one layer", "GRU")
 WORK = ("steps", "batch", "operations", "elements", "weights", "inputs", "outputs")
-COLUMNS = ("kind", "units", "int8", *WORK, "form", "tile", "nanoseconds")
+COLUMNS = ("kind", "units", "precision", *WORK, "form", "tile", "nanoseconds")
 TILES = (1, 2, 4, 5, 8, 10)
 ROUNDS = 15
 
@@ -45,7 +46,7 @@ def work_in(model: Any) -> dict[str, int]:
 
     hintc.compile(model, instruments=[Watch()])
     (only,) = found
-    return only
+    return {name: only[name] for name in WORK}
 
 
 def forms_of(case: Case) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -53,13 +54,14 @@ def forms_of(case: Case) -> Iterator[tuple[str, int, dict[str, Any]]]:
     if case.kind != "GRU":
         yield "fused", 1, {"form": "fused"}
     if case.steps <= MOST_UNROLLED:
-        yield "unroll", 1, {"form": "unroll"}
+        yield "unroll", 1, {"form": "unroll", "optimize_for": "latency"}
     import hintc
 
     for tile in TILES:
         if case.steps % tile == 0:
-            loop = hintc.PassPipeline.DEFAULT.set_options("choose-form", form="while", steps=tile)
-            yield "while", tile, {"pipeline": loop}
+            loop = hintc.PassPipeline.DEFAULT.set_options("choose-form", steps=tile)
+            options = {"form": "while", "optimize_for": "latency"}
+            yield "while", tile, {"pipeline": loop, **options}
 
 
 def rows_of(case: Case) -> Iterator[dict[str, Any]]:
@@ -78,7 +80,7 @@ def rows_of(case: Case) -> Iterator[dict[str, Any]]:
         yield {
             "kind": case.kind,
             "units": case.units,
-            "int8": int(case.int8),
+            "precision": case.precision,
             **work,
             "form": form,
             "tile": tile,
@@ -93,10 +95,10 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=None, help="only so many, to try it out")
     options = parser.parse_args()
     layers = [
-        Case(kind, *point, int8)
+        Case(kind, *point, precision)
         for point in (*GRID, *BEYOND)[: options.points]
         for kind in LAYERS
-        for int8 in (False, True)
+        for precision in PRECISIONS
     ]
     with options.out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops", "graft", "call_graph", "report"),
     ("flexbuffer",),
     ("hints",),
-    ("inlining", "outlining"),
+    ("inlining", "outlining", "precision"),
     ("text", "verify", "pattern"),
     ("emitter",),
     ("rewrite",),

@@ -14,6 +14,7 @@ from hintc.convert.results import Compiled
 from hintc.convert.samples import ArrayDataset, Dataset, Samples, read_samples
 from hintc.errors import EquivalenceError
 from hintc.instrument import Instrument
+from hintc.precision import float_nodes
 from hintc.report import QuantizationCost
 from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.tensor_info import TensorInfo
@@ -69,6 +70,7 @@ def to_integers(
         tflite,
         samples.calibration,
         keep_float=options.keep_float,
+        held=float_nodes(compiled.module),
         io_dtype=options.io_dtype,
         state=options.state,
         progress=progress,

@@ -43,6 +43,21 @@ def float_tensors(model: Model, names: Sequence[str]) -> list[str]:
     return list(found)
 
 
+def held_tensors(model: Model, nodes: frozenset[str]) -> list[str]:
+    """The names of the results of all operators that were made of one of these nodes."""
+    if not nodes:
+        return []
+    names = (s.tensor_name(tensor) for s, op in model.operators() for tensor in op.outputs)
+    return [name for name in names if any(_is_of(part, nodes) for part in name.split(";"))]
+
+
+def _is_of(name: str, nodes: frozenset[str]) -> bool:
+    """True for a node's name, also with the number by which the converter tells loops apart."""
+    while name not in nodes and name[-1:].isdigit():
+        name = name[:-1]
+    return name in nodes
+
+
 def _paths(subgraph: Subgraph, op: Operator) -> list[tuple[str, ...]]:
     """What the operator is called; a joined name (``a;b``) is several."""
     constants = [t for t in op.inputs if t >= 0 and subgraph.constant(t) is not None]

@@ -21,7 +21,7 @@ from hintc.tflite.cell_ranges import too_large
 from hintc.tflite.dequantize import recompute_constants
 from hintc.tflite.flatbuffer import Model, Subgraph
 from hintc.tflite.integer_ends import make_ends_integer
-from hintc.tflite.keep_float import float_tensors
+from hintc.tflite.keep_float import float_tensors, held_tensors
 from hintc.tflite.kernel import Kernel, state_kernels
 from hintc.tflite.legalize import Note
 from hintc.tflite.loop_copies import copy_moved_inputs
@@ -59,6 +59,7 @@ def quantize_to_int8(
     samples: Sequence[Sample],
     *,
     keep_float: Sequence[str] = (),
+    held: frozenset[str] = frozenset(),
     io_dtype: IoDtype = "float32",
     state: StateMode = "reset",
     progress: Progress = lambda done, total: None,
@@ -70,6 +71,7 @@ def quantize_to_int8(
         tflite: legalised; float32.
         samples: values of the inputs, in order, that the ranges come from; at least one.
         keep_float: layers or nodes that stay float32.
+        held: nodes that stay float32 if the model still has them.
         io_dtype: of the model's float inputs and outputs.
         state: as the model was legalised.
         progress: called after each sample.
@@ -84,7 +86,7 @@ def quantize_to_int8(
     ends = _Ends.of(model)
     model.root.signatureDefs = None
     model = with_intermediates(model.write())
-    kept = float_tensors(model, keep_float)
+    kept = [*float_tensors(model, keep_float), *held_tensors(model, held)]
     ranges = tensor_ranges(
         model, samples, persist=state == "persist", progress=progress, kernels=kernels
     )

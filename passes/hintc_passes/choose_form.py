@@ -12,6 +12,7 @@ spelled for that before: gates packed, products of inputs hoisted, and with
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -31,12 +32,16 @@ from hintc.registry import register
 from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
 from hintc_passes.scans.fastest_form import Estimate, fastest_form
+from hintc_passes.scans.form_cost import Precision
 from hintc_passes.scans.inputs import hoist_inputs
 from hintc_passes.scans.packed_cell import spell_packed
+from hintc_passes.scans.state_arithmetic import keep_states_in_float
 from hintc_passes.scans.tiling import tile_scan
 
 Form = Literal["auto", "fused", "unroll", "while"]
 
+_PRECISIONS: Mapping[str | None, Precision] = {"dynamic": "int8 weights", "int8": "integers"}
+"""By ``quantize``; float16 weights are float32 when they are used."""
 _MOST_STATES = 2
 _WITHOUT_STATE = ": its steps do not depend on each other, so it is no recurrence"
 
@@ -55,8 +60,7 @@ class ChooseForm(Pass):
         steps: of one iteration of a loop; 0: 1, with optimize_for=latency what is fastest.
         target: for "tflm" "auto" fuses whatever its kernels can do.
         state: with "persist", "auto" fuses what was recognised: only kernels keep a state.
-        quantize: how weights will be stored; the fastest form depends on it. "int8" is calibrated
-            on fused kernels, so there "auto" fuses too.
+        quantize: what the model will compute in; the fastest form depends on it.
     """
 
     name: ClassVar[str] = "choose-form"
@@ -115,18 +119,22 @@ class ChooseForm(Pass):
         self, module: Module, node: Node, scan: Scan, recurrences: int
     ) -> Estimate | None:
         """The fastest form, if that is what is asked for."""
-        if self.optimize_for != "latency" or self.target == "tflm" or self.quantize == "int8":
+        if self.optimize_for != "latency" or self.target == "tflm":
             return None
         if scan.form in ("fused", "unroll") or self.form in ("fused", "unroll"):
             return None
         if scan.fusion is not None and (self.state == "persist" or not _is_built_in(scan.fusion)):
             return None
         only_loops = "while" in (scan.form, self.form)
-        int8 = self.quantize == "dynamic"
         most = 0 if only_loops else self.max_trip
         fusable = not only_loops and _can_be_fused(node.graph, node, scan, self.target)
         return fastest_form(
-            module, node, int8=int8, max_trip=most, fusable=fusable, recurrences=recurrences
+            module,
+            node,
+            precision=_PRECISIONS.get(self.quantize, "float32"),
+            max_trip=most,
+            fusable=fusable,
+            recurrences=recurrences,
         )
 
     def _wish(self, scan: Scan, estimate: Estimate | None) -> str:
@@ -148,7 +156,7 @@ class ChooseForm(Pass):
             self._check_unrollable(scan)
         steps, name = known_trip_count(scan), node.name
         keeps = scan.unrolled and not wished and not why
-        unroll_scan(module, graph, _spelled_for_loops(module, graph, node))
+        unroll_scan(module, graph, self._spelled_for_loops(module, graph, node))
         text = f"keeps its {steps} unrolled steps" if keeps else f"unrolled into {steps} steps{why}"
         report.note("form-unroll", name, text)
         report.count("unrolled")
@@ -162,7 +170,7 @@ class ChooseForm(Pass):
         estimate: Estimate | None,
     ) -> None:
         name, scan = node.name, Scan.of(node)
-        loop = _spelled_for_loops(module, graph, node)
+        loop = self._spelled_for_loops(module, graph, node)
         tile = self.steps or (estimate.tile if estimate else 1)
         tiled = tile_scan(module, graph, loop, tile) if tile > 1 else None
         scan_to_while(module, graph, tiled or loop)
@@ -177,6 +185,16 @@ class ChooseForm(Pass):
             what += f": form={scan.form or self.form}"
         report.note("form-while", name, what)
         report.count("loops")
+
+    def _spelled_for_loops(self, module: Module, graph: Graph, node: Node) -> Node:
+        """The same Scan, gates packed and its inputs' products before it, where that goes."""
+        read_final_rows_from_states(module, graph, node)
+        packed = spell_packed(module, graph, node)
+        if packed is not None:
+            node = hoist_inputs(module, graph, packed) or packed
+        if self.quantize == "int8" and self.optimize_for == "latency":
+            keep_states_in_float(module, node)
+        return node
 
     def _check_unrollable(self, scan: Scan) -> None:
         trip = known_trip_count(scan)
@@ -194,15 +212,6 @@ class ChooseForm(Pass):
                 f"would be unrolled into {trip} steps, more than max_trip={self.max_trip}",
                 "Raise max_trip of choose-form.",
             )
-
-
-def _spelled_for_loops(module: Module, graph: Graph, node: Node) -> Node:
-    """The same Scan with its gates packed and its inputs' products before it, where that goes."""
-    read_final_rows_from_states(module, graph, node)
-    packed = spell_packed(module, graph, node)
-    if packed is None:
-        return node
-    return hoist_inputs(module, graph, packed) or packed
 
 
 def _is_built_in(fusion: Fusion) -> bool:

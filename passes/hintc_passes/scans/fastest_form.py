@@ -9,6 +9,7 @@ from hintc.ir import Module, Node, Scan
 from hintc_passes.scans.form_cost import (
     ASSUMED_STEPS,
     FormName,
+    Precision,
     Work,
     nanoseconds,
     tiles,
@@ -32,14 +33,20 @@ class Estimate:
 
 
 def fastest_form(
-    module: Module, node: Node, *, int8: bool, max_trip: int, fusable: bool, recurrences: int
+    module: Module,
+    node: Node,
+    *,
+    precision: Precision,
+    max_trip: int,
+    fusable: bool,
+    recurrences: int,
 ) -> Estimate:
     """The form of a Scan with the lowest estimate.
 
     Args:
         module: has the step function.
         node: the Scan.
-        int8: weights will be stored as int8.
+        precision: that the model will have.
         max_trip: Scans of more steps than this are not unrolled.
         fusable: the fused op is among the forms.
         recurrences: how many Scans the model has.
@@ -52,7 +59,7 @@ def fastest_form(
         forms.insert(0, ("fused", 1))
     if steps is not None and 1 <= steps <= max_trip:
         forms.append(("unroll", 1))
-    times = {(form, tile): nanoseconds(work, form, tile, int8=int8) for form, tile in forms}
+    times = {(form, tile): nanoseconds(work, form, precision, tile) for form, tile in forms}
     form, tile = min(times, key=lambda key: times[key])
     if fusable and form == "fused":
         others = min(time for (name, _), time in times.items() if name != "fused")

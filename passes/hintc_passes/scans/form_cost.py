@@ -1,7 +1,7 @@
 """How long a recurrence takes on a CPU, in each form: a sum of a few terms with measured prices.
 
 The terms of a form are counted in its operations, products, elements and copies (`terms`); the
-price of each, in nanoseconds, is in ``form_costs.json``, for float32 and for int8 weights.
+price of each, in nanoseconds, is in ``form_costs.json``, for each `Precision`.
 ``benchmarks/fit_forms.py`` fits it to what ``benchmarks/bench_forms.py`` measured. Only ratios mean
 something: another CPU is faster or slower in all of it.
 """
@@ -22,6 +22,9 @@ from hintc.graphdef.shapes import argument_shapes, infer_shapes
 from hintc.ir import Graph, Module, Node, Port, Scan, Shape
 
 FormName = Literal["fused", "unroll", "while"]
+Precision = Literal["float32", "int8 weights", "integers"]
+"""Of a model; with int8 weights its products are int8 and what is between them is float32."""
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8 weights", "integers")
 
 ASSUMED_STEPS = 32
 """Where the number of steps is known at run time only."""
@@ -59,20 +62,20 @@ class Work:
     outputs: int
     recurrences: int = 1
 
-    @property
-    def is_small(self) -> bool:
-        """True if its weights are not stored as int8 in loops."""
-        return self.weights < _SMALL
+    def weight_bytes(self, precision: Precision) -> int:
+        """Of one element of its matrices in loops and steps."""
+        stays_float = precision == "int8 weights" and self.weights < _SMALL
+        return 4 if precision == "float32" or stays_float else 1
 
 
-def terms(work: Work, form: FormName, tile: int = 1, *, int8: bool = False) -> dict[str, float]:
+def terms(work: Work, form: FormName, precision: Precision, tile: int = 1) -> dict[str, float]:
     """What a form has to do, by the name of its price.
 
     Args:
         work: of the Scan.
         form: of it.
+        precision: of the model.
         tile: with "while": steps of one iteration.
-        int8: weights are stored as int8.
     """
     steps, batch = work.steps, work.batch
     if form == "fused":
@@ -83,7 +86,7 @@ def terms(work: Work, form: FormName, tile: int = 1, *, int8: bool = False) -> d
             "kernel product of a further row": products * (batch - 1),
         }
     copies = steps if form == "unroll" else tile
-    size = work.weights * (1 if int8 and not work.is_small else 4)
+    size = work.weights * work.weight_bytes(precision)
     cache = CACHE / work.recurrences
     found = {
         "operation": steps * work.operations,
@@ -101,17 +104,17 @@ def terms(work: Work, form: FormName, tile: int = 1, *, int8: bool = False) -> d
 
 
 @functools.cache
-def prices(int8: bool) -> Mapping[str, float]:
+def prices(precision: Precision) -> Mapping[str, float]:
     """Nanoseconds by term, from ``form_costs.json``."""
     text = Path(__file__).with_name("form_costs.json").read_text(encoding="utf-8")
     found: dict[str, dict[str, float]] = json.loads(text)["prices"]
-    return found["int8" if int8 else "float32"]
+    return found[precision]
 
 
-def nanoseconds(work: Work, form: FormName, tile: int = 1, *, int8: bool = False) -> float:
+def nanoseconds(work: Work, form: FormName, precision: Precision, tile: int = 1) -> float:
     """The estimated time of one run on one thread; see `terms`."""
-    price = prices(int8)
-    found = terms(work, form, tile, int8=int8).items()
+    price = prices(precision)
+    found = terms(work, form, precision, tile).items()
     return sum(price[name] * amount for name, amount in found)
 
 
