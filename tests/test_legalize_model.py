@@ -26,6 +26,7 @@ from hintc.ops import AttributeSpec, BuiltinLowering, FusedOp, OperandSlot, decl
 from hintc.ops.arithmetic import symmetric_int8
 from hintc.runtime import session
 from hintc.runtime.interpreter import Interpreter
+from hintc.tflite import handoff
 from hintc.tflite.flatbuffer import BUFFER_ALIGNMENT, Model
 from hintc.tflite.handoff import to_tflite
 from hintc.tflite.inspect import op_counts
@@ -180,8 +181,6 @@ def test_a_built_in_name_that_is_not_declared_is_refused() -> None:
 @pytest.fixture(scope="module")
 def unfinished() -> bytes:
     """A converted model whose fused call is still CUSTOM."""
-    from hintc.tflite import handoff
-
     graph = lstm_graph(lstm_weights(1), results=("output", "final_cell_state"))
     return handoff.convert(graph.graph_def, graph.inputs, graph.outputs, None)
 
@@ -225,6 +224,32 @@ def test_written_models_are_aligned_and_read_back(unfinished: bytes) -> None:
             offset = buffer.DataAsNumpy().ctypes.data - base
             assert offset % BUFFER_ALIGNMENT == 0
     assert Model.read(model).write() == model
+
+
+@pytest.mark.parametrize(
+    ("quantize", "wanted"), [(None, b"1.13.1"), ("dynamic", b"1.14.0"), ("float16", b"1.15.0")]
+)
+def test_the_runtime_that_the_kernels_need_is_said(quantize: Any, wanted: bytes) -> None:
+    """By the versions of the kernel and of what stands before it; never less than it was."""
+    graph = lstm_graph(lstm_weights(1), batch=2)
+    unfinished = handoff.convert(graph.graph_def, graph.inputs, graph.outputs, None)
+    assert runtimes(legalize(unfinished, quantize=quantize)) == [wanted]
+    model = Model.read(unfinished)
+    (entry,) = (e for e in model.root.metadata if e.name == b"min_runtime_version")
+    model.root.buffers[entry.buffer].data = list(b"2.9.0".ljust(16, b"\0"))
+    assert runtimes(legalize(model.write(), quantize=quantize)) == [b"2.9.0"]
+
+
+def runtimes(tflite: bytes) -> list[bytes]:
+    """What the metadata of a model say of them, without padding to 16 bytes."""
+    root = Model.read(tflite).root
+    data = [
+        bytes(root.buffers[entry.buffer].data)
+        for entry in root.metadata
+        if entry.name == b"min_runtime_version"
+    ]
+    assert all(len(one) == 16 for one in data)
+    return [one.rstrip(b"\0") for one in data]
 
 
 def test_unused_storage_goes(unfinished: bytes) -> None:
@@ -330,8 +355,6 @@ def test_float16_halves_a_larger_model() -> None:
 
 
 def convert_only(graph: FusedGraph) -> bytes:
-    from hintc.tflite import handoff
-
     return handoff.convert(graph.graph_def, graph.inputs, graph.outputs, None)
 
 

@@ -25,6 +25,7 @@ from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.micro import check_micro
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
+from hintc.tflite.runtime_version import raise_runtime_version
 from hintc.tflite.schema import schema
 from hintc.tflite.state import StateMode, StateWriter, StepOf, read_step, read_variable
 from hintc.tflite.weights import WeightStore
@@ -131,6 +132,7 @@ def legalize_model(
         check_micro(model)
     if not lowered and not changes:
         return Legalized(tflite_bytes)
+    raise_runtime_version(model)
     return Legalized(model.write(), lowered, tuple(notes))
 
 

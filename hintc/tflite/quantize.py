@@ -28,6 +28,7 @@ from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.moved_values import requantise_moved_values
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.ranges import Ranges, Sample, set_ranges
+from hintc.tflite.runtime_version import raise_runtime_version
 from hintc.tflite.state import StateMode
 from hintc.tflite.state_cut import cut_states, join_states
 from hintc.tflite.weights import WeightStore
@@ -119,6 +120,7 @@ def quantize_to_int8(
         recompute_constants(main)
     copy_moved_inputs(quantised)
     remove_unused_storage(quantised)
+    raise_runtime_version(quantised)
     return IntegerModel(quantised.write(), tuple(notes))
 
 
