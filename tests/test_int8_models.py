@@ -237,7 +237,7 @@ ONES = np.ones((1, 3), np.float32)
         (lambda: [[ONES], [ONES, ONES]], ["sample 1", "has 2 arrays", "1 inputs: 'x'"]),
         (lambda: [{"xx": ONES}], ["names 'xx'", "Did you mean 'x'?"]),
         (lambda: [{}], ["lacks the input 'x'"]),
-        (lambda: [[ONES[0]]], ["input 'x' has shape [3]", "['?', 3]", "batch axis"]),
+        (lambda: [[ONES[0]]], ["input 'x' has shape [3]", "[?, 3]", "batch axis"]),
         (lambda: [[np.ones((0, 3))]], ["has shape [0, 3]"]),
         (lambda: [[[["a"] * 3]]], ["is <U1", "takes float32"]),
         (lambda: [[ONES], [ONES * np.nan]], ["sample 1", "not finite"]),

@@ -29,7 +29,8 @@ def _show_tables(report: Report, to_stderr: bool) -> None:
 
     console = Console(stderr=to_stderr)
     console.print(f"[bold]{_plain(report.source)}[/bold]")
-    for table in (_fused(report), _not_fused(report), _numbers(report), _cost(report)):
+    tables = (_fused, _not_fused, _forms, _notes, _numbers, _cost)
+    for table in (make(report) for make in tables):
         if table.row_count:
             console.print(table)
 
@@ -63,11 +64,25 @@ def _not_fused(report: Report) -> Table:
     return table
 
 
+def _forms(report: Report) -> Table:
+    table = _table("Loops and unrolled steps", "node", "what")
+    for remark in report.forms:
+        table.add_row(_plain(remark.node), _plain(remark.reason))
+    return table
+
+
+def _notes(report: Report) -> Table:
+    table = _table("Notes", "node", "what")
+    for remark in report.notes:
+        table.add_row(_plain(remark.node), _plain(remark.reason))
+    return table
+
+
 def _cost(report: Report) -> Table:
     cost = report.cost
     title = "Cost of quantisation"
     if cost is not None:
-        title += f", on {cost.feeds} {cost.measured_on}"
+        title += f", on {cost.where}"
     columns = ("output", "largest error", "mean error", "span", "top-1 agreement")
     table = _table(title, *columns)
     for name, error in ({} if cost is None else cost.outputs).items():
