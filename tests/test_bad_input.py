@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,19 @@ def test_wrong_signature(tmp_path: Path) -> None:
 
 def test_damaged_keras_file(tmp_path: Path) -> None:
     (tmp_path / "m.keras").write_bytes(b"no archive")
-    refused(tmp_path / "m.keras", "Keras cannot load")
+    refused(tmp_path / "m.keras", "is no whole Keras file", "Save or copy it again")
+    (tmp_path / "m.h5").write_bytes(b"")
+    refused(tmp_path / "m.h5", "empty")
+
+
+def test_keras_file_by_another_name(tmp_path: Path) -> None:
+    import keras
+
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "m.keras")
+    refused((tmp_path / "m.keras").rename(tmp_path / "m.h5"), "Give it the ending .keras")
+    with zipfile.ZipFile(tmp_path / "n.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+    refused(tmp_path / "n.keras", "Keras cannot load")
 
 
 # -- graphs ------------------------------------------------------------------------------------

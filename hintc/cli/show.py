@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from hintc.report import Report
 
 
+_OPERATORS = 12
+"""So many kinds of operators have a row."""
+
+
 def show_report(report: Report, *, as_json: bool = False, to_stderr: bool = False) -> None:
     """Print a report, to standard output unless a result goes there."""
     stream = sys.stderr if to_stderr else sys.stdout
@@ -98,8 +102,12 @@ def _numbers(report: Report) -> Table:
     table.add_row("graph nodes", f"{before} → {after}")
     for op, count in report.fused_ops.items():
         table.add_row(f"fused {_plain(op)}", str(count))
-    for operator, count in list(report.operators.items())[:12]:
+    operators = list(report.operators.items())
+    for operator, count in operators[:_OPERATORS]:
         table.add_row(f"operator {_plain(operator)}", str(count))
+    if len(operators) > _OPERATORS:
+        rest = sum(count for _, count in operators[_OPERATORS:])
+        table.add_row("other operators", str(rest))
     for name, size in report.sizes.items():
         table.add_row(f"size, {name}", f"{size:,} bytes")
     for name, error in report.errors.items():
