@@ -150,7 +150,7 @@ def test_what_it_cannot_run_is_refused(
 def test_int8_weights_made_elsewhere_are_refused() -> None:
     model = sequential(LAYERS.Flatten(), LAYERS.Dense(64), batch_size=1)
     hybrid = hintc.convert(model, quantize="dynamic").tflite
-    with pytest.raises(HintcError, match="in float with int8 weights.*quantize='int8'"):
+    with pytest.raises(HintcError, match=r"in float with int8 weights.*quantize='int8'"):
         hintc.legalize(hybrid, target="tflm")
 
 

@@ -96,7 +96,7 @@ def _check_range(subgraph: Subgraph, tensor: int, found: Range, sample: int) -> 
     low, high = found
     if not np.isfinite(found).all():
         what = "the model gives values that are not finite"
-    elif high - low > np.finfo(np.float32).max:
+    elif high - low > float(np.finfo(np.float32).max):
         what = f"values from {low:.3g} to {high:.3g} are too far apart for int8"
     else:
         return
