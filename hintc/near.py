@@ -39,17 +39,18 @@ def some(words: Iterable[str], limit: int = 5) -> str:
 
 
 def check_choice(
-    name: str, value: object, choices: Iterable[str], otherwise: str | None = None
+    name: str, value: object, choices: Iterable[str], otherwise: Iterable[str] = ()
 ) -> None:
     """Refuses a value that is not one of `choices`.
 
     Raises:
-        HintcError: it is not; names the argument and what was probably meant, or `otherwise`.
+        HintcError: it is not; names the argument and what was probably meant, and ends with
+            the sentences of `otherwise`.
     """
     allowed = tuple(choices)
     if isinstance(value, str) and value in allowed:
         return
     near = near_matches(value, allowed) if isinstance(value, str) else []
-    remedy = f"Did you mean '{near[0]}'?" if near else otherwise
+    remedy = " ".join([*(f"Did you mean '{word}'?" for word in near[:1]), *otherwise])
     listed = ", ".join(map(repr, allowed))
     raise HintcError(f"{name} is {value!r}", why=f"it must be one of {listed}", remedy=remedy)

@@ -72,6 +72,27 @@ def test_explain_recurrent_layers(tmp_path: Path) -> None:
     assert max(map(len, prose)) <= 80
 
 
+def test_explain_says_why_a_form_was_chosen(tmp_path: Path) -> None:
+    import keras
+
+    x = keras.Input((5, 3), batch_size=1)
+    path = tmp_path / "m.keras"
+    keras.Model(x, keras.layers.LSTM(64)(x)).save(path)
+    said = {}
+    for how in ([], ["--quantize", "dynamic"]):
+        done = CliRunner().invoke(cli, ["explain", str(path), "--optimize-for", "latency", *how])
+        assert done.exit_code == 0
+        said[len(how)] = " ".join(done.stdout.split())
+        assert "unrolled into 5 steps: an estimated 0." in said[len(how)]
+        assert "of the fused kernel's time (batch 1) is LSTM of 64 cells" in said[len(how)]
+    assert said[0] != said[2]  # int8 weights have prices of their own
+
+
+def test_explain_says_that_there_is_nothing(graph: str, capfd: Capture) -> None:
+    assert main(["explain", graph]) == 0
+    assert capfd.readouterr().out.startswith("no loop, recurrent layer or hint: ")
+
+
 @pytest.fixture
 def own_pattern() -> Iterator[None]:
     with isolated():

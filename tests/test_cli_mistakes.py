@@ -36,7 +36,18 @@ def own_passes() -> Iterator[None]:
         (["convert", "g.pb"], "Missing option '-o'"),
         (["convert", "{g}", "-o", "m.tflite", "--quantise", "x"], "No such option"),
         (["convert", "{g}", "-o", "{dir}/m", "--quantize", "dynamc"], "Did you mean 'dynamic'?"),
+        (["convert", "{g}", "-o", "{dir}/m", "--quantize", "16x8"], "float32 with --keep-float"),
+        (["explain", "{g}", "--quantize", "float32"], "Leave it out for float32"),
         (["convert", "{g}", "-o", "{dir}/m", "--form", "fuse"], "--form is 'fuse'"),
+        (
+            ["convert", "{g}", "-o", "{dir}/m", "--state", "persist", "--form", "while"],
+            "--state 'persist' does not go with --form 'while'",
+        ),
+        (
+            ["convert", "{g}", "-o", "{dir}/m", "--target", "tflm", "--quantize", "dynamic"],
+            "Take 'int8', or leave it out",
+        ),
+        (["convert", "{g}", "-o", "{dir}/m", "--state", "persist"], "the model has none"),
         (["convert", "none.pb", "-o", "m.tflite"], "'none.pb' does not exist"),
         (["convert", "{g}", "-o", "{dir}/none/m.tflite"], "there is no folder"),
         (["convert", "{g}", "-o", "{dir}"], "it is a folder"),
@@ -144,6 +155,36 @@ def test_require_fused_is_content_with_a_fused_op(tmp_path: Path) -> None:
         tf.identity(hint.add_output(2.0 * x), name="y")
     source = small_models.write(graph.as_graph_def(), tmp_path / "g.pb")
     assert main(["convert", str(source), "-o", "/dev/null", "--require-fused"]) == 0
+
+
+def test_require_fused_says_which_form_was_chosen(tmp_path: Path, capfd: Capture) -> None:
+    import keras
+
+    source = tmp_path / "m.keras"
+    keras.Sequential([keras.Input((4, 3)), keras.layers.LSTM(4)]).save(source)
+    arguments = ["explain", str(source), "--form", "while", "--require-fused"]
+    assert main(arguments) == 3
+    assert "becomes a loop without TensorLists: form=while" in capfd.readouterr().err
+
+
+def test_a_saved_model_is_never_written_into(tmp_path: Path, capfd: Capture) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.v = tf.Variable([1.0, 2.0])
+    spec = [tf.TensorSpec([2], tf.float32, name="x")]
+    module.f = tf.function(lambda x: {"twice": x * module.v}, input_signature=spec)
+    tf.saved_model.save(module, str(tmp_path), signatures=module.f)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for path in before:
+        assert main(["convert", str(tmp_path), "-o", str(path)]) == 1
+        assert "it is what is read" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    out = tmp_path / "m.tflite"
+    for _ in range(2):
+        assert main(["convert", str(tmp_path), "-o", str(out)]) == 0
+    assert main(["convert", str(tmp_path), "-o", str(out), "--output", "twise"]) == 1
+    assert "no output 'twise'. Did you mean 'twice'?" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("own_passes")

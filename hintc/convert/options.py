@@ -75,7 +75,7 @@ def _check_quantize(name: str, value: object, keep_float: str) -> None:
             remedy="Take 'int8'; layers that need more than 8 bits stay float32 with "
             f"{keep_float}.",
         )
-    check_choice(name, value, CHOICES["quantize"], otherwise="Leave it out for float32.")
+    check_choice(name, value, CHOICES["quantize"], otherwise=("Leave it out for float32.",))
 
 
 def check_quantization(
