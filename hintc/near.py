@@ -38,19 +38,19 @@ def some(words: Iterable[str], limit: int = 5) -> str:
     return ", ".join(listed[:limit]) + more
 
 
-def check_choice(name: str, value: object, choices: Iterable[str | None]) -> None:
+def check_choice(
+    name: str, value: object, choices: Iterable[str], otherwise: Iterable[str] = ()
+) -> None:
     """Refuses a value that is not one of `choices`.
 
     Raises:
-        HintcError: it is not; names the argument and what was probably meant.
+        HintcError: it is not; names the argument and what was probably meant, and ends with
+            the sentences of `otherwise`.
     """
     allowed = tuple(choices)
-    if value is None or isinstance(value, str):
-        if value in allowed:
-            return
-        near = near_matches(value or "", [c for c in allowed if c])
-        remedy = f"Did you mean '{near[0]}'?" if near else None
-    else:
-        remedy = None
-    listed = ", ".join(repr(c) for c in allowed)
+    if isinstance(value, str) and value in allowed:
+        return
+    near = near_matches(value, allowed) if isinstance(value, str) else []
+    remedy = " ".join([*(f"Did you mean '{word}'?" for word in near[:1]), *otherwise])
+    listed = ", ".join(map(repr, allowed))
     raise HintcError(f"{name} is {value!r}", why=f"it must be one of {listed}", remedy=remedy)

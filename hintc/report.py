@@ -15,6 +15,13 @@ _NEAR_MISSES = 20
 """So many of one run of a pass are kept, the closest."""
 _BECAME_A_LOOP = ("form-unroll", "form-while")
 """Codes of the notes on a recurrence that is not fused, although it may have been recognised."""
+_FELT = (
+    *("state-not-carried", "batch-fixed", "stays-float", "legalize", "target", "check"),
+    "conv-quantised",
+)
+"""Codes of the notes on what who runs the model feels; the others say how it was made."""
+_NOTES = 8
+"""So many notes are printed."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,8 @@ class NodeOutcome:
         is_fused: whether it is fused.
         became: in a few words.
         code: of the remark that says why.
-        why: of a fused one, what it was recognised as; else the first reason why it is not fused,
-            "" if nothing was to be fused.
+        why: the first reason why it is not fused; of one that is, or could be, what it was
+            recognised as; "" if nothing was to be fused.
         remedy: what the user can do, "" if nothing.
     """
 
@@ -54,6 +61,11 @@ class NodeOutcome:
     code: str = ""
     why: str = ""
     remedy: str = ""
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether its form is the wish or the estimate, and no refusal."""
+        return self.is_fused or self.code in _BECAME_A_LOOP
 
 
 @dataclass(frozen=True)
@@ -66,12 +78,14 @@ class OutputError:
         span: of the float output: its greatest value less its least.
         top_1: share of rows whose most probable class is the same; None where the last axis does
             not hold probabilities (not negative, of sum 1).
+        step: the least difference that the output can show, if it is made in int8; else 0.
     """
 
     largest: float
     mean: float
     span: float
     top_1: float | None = None
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,12 +102,29 @@ class QuantizationCost:
     feeds: int
     outputs: Mapping[str, OutputError]
 
+    @property
+    def where(self) -> str:
+        """What it was measured on, and how much of that."""
+        found = f"{self.feeds} {self.measured_on}"
+        one = found.replace("samples", "sample").replace("feeds", "feed")
+        return one if self.feeds == 1 else found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data; what is not finite is text."""
+        outputs = {
+            name: {key: _number(value) for key, value in asdict(error).items()}
+            for name, error in self.outputs.items()
+        }
+        return {"measured_on": self.measured_on, "feeds": self.feeds, "outputs": outputs}
+
     def lines(self) -> Iterable[str]:
         """In sentences, one a line."""
-        yield f"cost of quantisation, on {self.feeds} {self.measured_on}:"
+        yield f"cost of quantisation, on {self.where}:"
         for name, error in self.outputs.items():
             text = f"  '{name}': largest error {error.largest:.3g}, mean {error.mean:.3g}"
             text += f", of a span of {error.span:.3g}"
+            if error.step > error.largest:
+                text += f", less than a step of int8 ({error.step:.3g})"
             yield text + ("" if error.top_1 is None else f", top-1 agreement {error.top_1:.1%}")
 
 
@@ -157,6 +188,16 @@ class Report:
     def not_fused(self) -> list[Remark]:
         """What was left alone, with the reason and what would help."""
         return [remark for remark in self.remarks if remark.kind is RemarkKind.REFUSED]
+
+    @property
+    def forms(self) -> list[Remark]:
+        """What recurrences became that are no kernel: loops, unrolled steps; by which estimate."""
+        return [remark for remark in self.remarks if remark.code in _BECAME_A_LOOP]
+
+    @property
+    def notes(self) -> list[Remark]:
+        """What is not fusion, but felt by who runs the model: states, batches, layers in float."""
+        return [remark for remark in self.remarks if remark.code in _FELT]
 
     @property
     def outcomes(self) -> list[NodeOutcome]:
@@ -223,7 +264,7 @@ class Report:
             "tolerance": None
             if self.tolerance is None
             else {"rtol": self.tolerance[0], "atol": self.tolerance[1]},
-            "cost": None if self.cost is None else asdict(self.cost),
+            "cost": None if self.cost is None else self.cost.to_dict(),
         }
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -244,6 +285,10 @@ class Report:
             yield f"  '{remark.node}': {remark.reason} [{remark.code}]"
             if remark.remedy:
                 yield f"    {remark.remedy}"
+        if self.forms:
+            yield f"loops and unrolled steps: {len(self.forms)}"
+        yield from (f"  '{r.node}': {r.reason}" for r in self.forms)
+        yield from self._noted()
         yield f"nodes: {sum(self.ops_before.values())} -> {sum(self.ops_after.values())}"
         if self.operators:
             yield f"operators: {_listed(self.operators)}"
@@ -258,6 +303,14 @@ class Report:
             slowest = sorted(self.timings.items(), key=lambda item: -item[1])[:4]
             listed = ", ".join(f"{name} {seconds:.2f}" for name, seconds in slowest)
             yield f"seconds: {total:.2f} ({listed})"
+
+    def _noted(self) -> Iterable[str]:
+        notes = self.notes
+        if notes:
+            yield f"notes: {len(notes)}"
+        yield from (f"  '{r.node}': {r.reason} [{r.code}]" for r in notes[:_NOTES])
+        if len(notes) > _NOTES:
+            yield f"  and {len(notes) - _NOTES} more"
 
     def _allowed(self) -> str:
         if self.tolerance is None:
@@ -277,7 +330,8 @@ def _outcome(node: str, remarks: Sequence[Remark]) -> NodeOutcome:
         known = decided[0].reason if len(decided) > 1 else ""
         return NodeOutcome(node, True, last.reason, last.code, known)
     if not refused:
-        return NodeOutcome(node, False, last.reason, last.code)
+        known = decided[0].reason if decided[0].kind is RemarkKind.FUSED else ""
+        return NodeOutcome(node, False, last.reason, last.code, known)
     return NodeOutcome(
         node, False, last.reason, refused[0].code, refused[0].reason, refused[0].remedy
     )
@@ -301,5 +355,5 @@ def _remark(remark: Remark) -> dict[str, str]:
     }
 
 
-def _number(value: float) -> float | str:
-    return value if value - value == 0 else str(value)
+def _number(value: float | None) -> float | str | None:
+    return value if value is None or value - value == 0 else str(value)

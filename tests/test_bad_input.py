@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,19 @@ def test_wrong_signature(tmp_path: Path) -> None:
 
 def test_damaged_keras_file(tmp_path: Path) -> None:
     (tmp_path / "m.keras").write_bytes(b"no archive")
-    refused(tmp_path / "m.keras", "Keras cannot load")
+    refused(tmp_path / "m.keras", "is no whole Keras file", "Save or copy it again")
+    (tmp_path / "m.h5").write_bytes(b"")
+    refused(tmp_path / "m.h5", "empty")
+
+
+def test_keras_file_by_another_name(tmp_path: Path) -> None:
+    import keras
+
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "m.keras")
+    refused((tmp_path / "m.keras").rename(tmp_path / "m.h5"), "Give it the ending .keras")
+    with zipfile.ZipFile(tmp_path / "n.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+    refused(tmp_path / "n.keras", "Keras cannot load")
 
 
 # -- graphs ------------------------------------------------------------------------------------
@@ -326,7 +339,13 @@ def test_keras_model_without_inputs() -> None:
         ({"quantize": "dynamc"}, ["quantize is 'dynamc'", "Did you mean 'dynamic'?"]),
         ({"quantize": "int8"}, ["needs a representative_dataset", "'dynamic' needs no data"]),
         ({"quantize": "int16x8"}, ["int16 activations", "keep_float"]),
-        ({"quantize": 8}, ["quantize is 8", "'float16'"]),
+        ({"quantize": 8}, ["quantize is 8", "'float16'", "Leave it out for float32"]),
+        (
+            {"state": "persist", "form": "unroll"},
+            ["state 'persist' does not go with form 'unroll'"],
+        ),
+        ({"state": "persist"}, ["only fused kernels keep a state", "the model has none"]),
+        ({"target": "tflm", "quantize": "float16"}, ["no values of type float16", "'int8'"]),
         ({"form": "fuse"}, ["form is 'fuse'", "'fused'"]),
         ({"target": "tflit"}, ["target is 'tflit'", "'tflite'"]),
         ({"state": "keep"}, ["state is 'keep'", "'reset', 'persist'"]),

@@ -101,6 +101,26 @@ def test_unrolling_needs_few_known_steps() -> None:
     ]
 
 
+def test_a_state_that_is_not_kept_is_a_remark() -> None:
+    for options in ({"form": "while"}, {"form": "unroll"}, {}):
+        module, _ = rnn_model()
+        report = ChooseForm(state="persist", **options).run(module)  # type: ignore[arg-type]
+        assert "state-not-kept" in [r.code for r in report.remarks]
+    module, scan = rnn_model()
+    recognised(module, scan)
+    report = ChooseForm(state="persist", optimize_for="latency").run(module)
+    assert [r.reason for r in report.remarks] == [
+        "becomes one UNIDIRECTIONAL_SEQUENCE_RNN: only kernels keep a state"
+    ]
+
+
+def test_a_form_that_was_refused_is_not_said_to_be_the_wish() -> None:
+    module, scan = rnn_model(steps=None)
+    recognised(module, scan)
+    report = ChooseForm(form="unroll").run(module)
+    assert report.remarks[-1].reason == "becomes a loop without TensorLists"
+
+
 def test_operands_that_both_read_are_given_once() -> None:
     module, scan = rnn_model()
     recognised(module, scan)

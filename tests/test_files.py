@@ -49,6 +49,12 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_names_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 248 + ".tflite")
+    assert write_atomically(path, b"new").read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HintcError, match="it is a folder"):
         write_atomically(tmp_path, b"")

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import hintc
-import small_models
-from hintc.cli import main
-from hintc.errors import EquivalenceError
-from hintc.instrument import Instrument
 from hintc.runtime.interpreter import Interpreter, RuntimeName
 from hintc.tflite.flatbuffer import Model
 from hintc.tflite.inspect import op_counts
@@ -208,165 +201,3 @@ def test_a_state_that_persists() -> None:
         interpreter = Interpreter(made.tflite, runtime=runtime)
         got = [next(iter(interpreter.run([part]).values())) for part in (x[:, :3], x[:, 3:])]
         np.testing.assert_allclose(np.concatenate(got, 1), at_once(x), atol=0.03)
-
-
-# -- samples -----------------------------------------------------------------------------------
-
-
-def dense(dataset: Any, **options: Any) -> Any:
-    """The model has one input: x [?, 3]."""
-    return hintc.convert(
-        small_models.dense_graph(),
-        pipeline="",
-        quantize="int8",
-        representative_dataset=dataset,
-        **options,
-    )
-
-
-ONES = np.ones((1, 3), np.float32)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "parts"),
-    [
-        ([[ONES]], ["representative_dataset is a list", "lambda"]),
-        (lambda: 3, ["gives a int, not samples"]),
-        (list, ["gives no samples"]),
-        (lambda: [ONES], ["sample 0", "is a ndarray", "lists of arrays"]),
-        (lambda: [[ONES], [ONES, ONES]], ["sample 1", "has 2 arrays", "1 inputs: 'x'"]),
-        (lambda: [{"xx": ONES}], ["names 'xx'", "Did you mean 'x'?"]),
-        (lambda: [{}], ["lacks the input 'x'"]),
-        (lambda: [[ONES[0]]], ["input 'x' has shape [3]", "['?', 3]", "batch axis"]),
-        (lambda: [[np.ones((0, 3))]], ["has shape [0, 3]"]),
-        (lambda: [[[["a"] * 3]]], ["is <U1", "takes float32"]),
-        (lambda: [[ONES], [ONES * np.nan]], ["sample 1", "not finite"]),
-    ],
-)
-def test_samples_that_do_not_fit(dataset: Any, parts: list[str]) -> None:
-    with pytest.raises(hintc.HintcError) as caught:
-        dense(dataset)
-    for part in parts:
-        assert part in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "part"),
-    [
-        ({"keep_float": "y"}, "keep_float is 'y'"),
-        ({"keep_float": ["z"]}, "keep_float names 'z'"),
-        ({"io_dtype": "uint8"}, "io_dtype is 'uint8'"),
-    ],
-)
-def test_options_that_do_not_fit(options: dict[str, Any], part: str) -> None:
-    with pytest.raises(hintc.HintcError) as caught:
-        dense(lambda: [[ONES]], **options)
-    assert part in str(caught.value)
-
-
-def test_few_samples_are_all_calibrated_with() -> None:
-    made = dense(lambda: [{"x:0": ONES}, [np.zeros((2, 3))]], check=True)
-    assert (made.report.cost.feeds, made.report.cost.measured_on) == (
-        2,
-        "samples of the calibration",
-    )
-    assert made.report.errors["y"] == made.report.cost.outputs["y"].largest
-
-
-def test_feeds_that_are_given_are_measured_on() -> None:
-    feed = {"x": np.full((2, 3), 0.5, np.float32)}
-    made = dense(lambda: [[ONES], [-ONES]] * 9, check=feed)
-    assert (made.report.cost.feeds, made.report.cost.measured_on) == (1, "given feeds")
-    far = {"x": np.full((2, 3), 50.0, np.float32) * [[1], [-1]]}
-    with pytest.raises(EquivalenceError, match=r"differs by up to .*samples like the real"):
-        dense(lambda: [[ONES], [-ONES]] * 9, check=far)
-
-
-def test_progress_is_told() -> None:
-    told = []
-
-    class Listener(Instrument):
-        def progress(self, stage: str, done: int, total: int) -> None:
-            told.append((stage, done, total))
-
-    dense(lambda: [[ONES]] * 10, instruments=[Listener()])
-    assert told == [("calibrating", done, 8) for done in range(1, 9)]
-
-
-def test_legalize_alone_has_no_samples() -> None:
-    with pytest.raises(hintc.HintcError, match=r"sample inputs.*hintc\.convert"):
-        hintc.legalize(
-            hintc.convert(small_models.dense_graph(), pipeline="").tflite, quantize="int8"
-        )
-
-
-# -- the command line --------------------------------------------------------------------------
-
-
-def test_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    source = small_models.write(small_models.two_headed_graph(), tmp_path / "g.pb")
-    data, out = tmp_path / "data.npz", tmp_path / "m.tflite"
-    random = np.random.default_rng(0)
-    np.savez(data, a=random.standard_normal((20, 4)), b=random.standard_normal((20, 4)))
-    ends = ["--input", "a", "--input", "b", "--output", "first", "--output", "second"]
-    arguments = [
-        "convert",
-        str(source),
-        "-o",
-        str(out),
-        *ends,
-        "--pipeline",
-        "",
-        "--quantize",
-        "int8",
-    ]
-    arguments += [
-        "--representative-data",
-        str(data),
-        "--io-dtype",
-        "int8",
-        "--keep-float",
-        "second",
-    ]
-    assert main(arguments) == 0
-    said = capfd.readouterr().out
-    assert "cost of quantisation, on 4 held-out samples:" in said
-    assert "'first': largest error" in said
-    assert "float tflite" in said
-    model = Interpreter(out.read_bytes())
-    assert {str(end.dtype) for end in (*model.inputs, *model.outputs)} == {"int8"}
-    assert main([*arguments, "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["cost"]["feeds"] == 4
-
-
-@pytest.mark.parametrize(
-    ("arrays", "part"),
-    [
-        ({"x": np.ones((3, 3)), "z": np.ones((3, 3))}, "names 'z'"),
-        ({"x": np.ones((3, 3)), "z": np.ones((2, 3))}, "different numbers of samples"),
-        ({"x": np.ones(())}, "gives no samples"),
-        ({"x": np.array([None, {}])}, "cannot read the representative data"),
-        ({}, "'nowhere.npz' does not exist"),
-    ],
-)
-def test_data_files_that_do_not_fit(
-    arrays: dict[str, Any], part: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    source = small_models.write(small_models.dense_graph(), tmp_path / "g.pb")
-    data = tmp_path / "data.npz"
-    np.savez(data, **arrays)
-    given = str(data) if arrays else "nowhere.npz"
-    out = tmp_path / "m.tflite"
-    arguments = ["convert", str(source), "-o", str(out), "--pipeline", "", "--quantize", "int8"]
-    assert main([*arguments, "--representative-data", given]) == 1
-    assert part in capfd.readouterr().err
-    assert not out.exists()
-
-
-def test_a_single_array(tmp_path: Path) -> None:
-    source = small_models.write(small_models.dense_graph(), tmp_path / "g.pb")
-    np.save(tmp_path / "data.npy", np.ones((3, 1, 3)))
-    out = tmp_path / "m.tflite"
-    arguments = ["convert", str(source), "-o", str(out), "--pipeline", "", "--quantize", "int8"]
-    assert main([*arguments, "--representative-data", str(tmp_path / "data.npy")]) == 0
-    assert tf.lite.Interpreter(model_content=out.read_bytes())

@@ -15,7 +15,7 @@ PLUGIN = ROOT / "passes" / "hintc_passes"
 # Modules in one tuple are siblings: neither may import the other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("remark", "near", "files", "collector", "authoring"),
+    ("remark", "near", "files", "collector", "shared", "authoring"),
     ("ir",),
     ("ops", "graft", "call_graph", "report"),
     ("flexbuffer",),

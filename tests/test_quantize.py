@@ -157,15 +157,20 @@ def test_rnn_stays_in_float_between_integer_layers() -> None:
     check(made.tflite, graph, (2, 3, 1), (1e-2, 0.1))
 
 
-def two_layers(join: bool = False) -> FusedGraph:
-    """Two LSTMs one after the other, or side by side and concatenated."""
+def two_layers(join: bool = False, activation: str = "TANH") -> FusedGraph:
+    """Two LSTMs one after the other, or side by side and concatenated.
+
+    Args:
+        join: side by side.
+        activation: of the first one.
+    """
     tracer = Tracer()
     small = {
         k: v * (0.2 if join else 1.0) for k, v in lstm_weights(2, N_IN if join else N_CELL).items()
     }
 
     def model(x: Any) -> Mapping[str, Any]:
-        (first,) = lstm_call(tracer, x, lstm_weights(1))
+        (first,) = lstm_call(tracer, x, lstm_weights(1), attributes={"activation": activation})
         (second,) = lstm_call(tracer, x if join else first, small)
         return {"y": tf.concat([first, second], -1) if join else second}
 
@@ -362,6 +367,18 @@ def test_a_layer_that_is_kept_in_float() -> None:
     check(made.tflite, graph, (2, 3), USUAL)
     with pytest.raises(HintcError, match=f"keep_float names '{first}x'.*Did you mean"):
         quantize_to_int8(model, samples(graph), keep_float=[f"{first}x"])
+
+
+def test_names_that_begin_alike_are_told_apart() -> None:
+    """The first layer has int8 weights, as no integer kernel does relu; the second was kept."""
+    graph = two_layers(activation="RELU")
+    model = Model.read(test_legalize.converted(graph, quantize="int8"))
+    kernels = list(state_kernels(model.subgraphs[0]))
+    for kernel, name in zip(kernels, (b"layer", b"layer_1"), strict=True):
+        model.subgraphs[0].tensor(kernel.op.outputs[0]).name = name
+    made = quantize_to_int8(model.write(), samples(graph), keep_float=["layer_1"])
+    found = list(state_kernels(Model.read(made.tflite).subgraphs[0]))
+    assert [dtypes(kernel)["input_to_cell_weights"] for kernel in found] == ["int8", "float32"]
 
 
 def test_a_custom_operator_is_refused() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from math import inf, nan
 
 from hintc.remark import NearMiss, PassReport
-from hintc.report import Report
+from hintc.report import OutputError, QuantizationCost, Report
 
 
 def filled() -> Report:
@@ -62,6 +63,33 @@ def test_text_says_what_and_why() -> None:
     assert "seconds: 1.50 (convert 1.00, read 0.50)" in text
 
 
+def test_text_says_forms_and_what_is_felt() -> None:
+    report, made = Report(source="x"), PassReport()
+    made.note("form-while", "gru", "becomes a loop")
+    made.note("re-rolled", "gru", "is one recurrence")
+    made.note("batch-fixed", "x", "its batch is fixed")
+    report.add_pass("p", made)
+    report.add_notes("stays-float", [(f"n{k}", "stays float") for k in range(9)])
+    text = str(report)
+    assert "loops and unrolled steps: 1\n  'gru': becomes a loop\nnotes: 10\n" in text
+    assert "  'x': its batch is fixed [batch-fixed]\n" in text
+    assert "  'n6': stays float [stays-float]\n  and 2 more\n" in text
+    assert "re-rolled" not in text
+
+
+def test_what_is_not_finite_is_text_in_json() -> None:
+    report = Report(cost=QuantizationCost("given feeds", 1, {"y": OutputError(inf, nan, 1.0)}))
+    cost = json.loads(report.to_json())["cost"]
+    assert cost["outputs"]["y"] == {
+        "largest": "inf",
+        "mean": "nan",
+        "span": 1.0,
+        "top_1": None,
+        "step": 0.0,
+    }
+    assert "cost of quantisation, on 1 given feed:\n" in str(report)
+
+
 def test_an_empty_report_is_readable() -> None:
     assert "fused: nothing" in str(Report(source="GraphDef"))
 
@@ -88,6 +116,8 @@ def test_one_outcome_for_each_node() -> None:
     third.fused("form-fused", "a", "becomes one LSTM")
     third.note("form-while", "b", "becomes a loop")
     third.note("form-while", "c", "becomes a loop: no recurrence")
+    second.fused("cell", "d", "LSTM of 5 cells")
+    third.note("form-unroll", "d", "unrolled")
     for made in passes:
         report.add_pass("p", made)
     found = {o.node: (o.is_fused, o.became, o.why, o.remedy, o.code) for o in report.outcomes}
@@ -96,6 +126,7 @@ def test_one_outcome_for_each_node() -> None:
         "a": (True, "becomes one LSTM", "LSTM of 4 cells", "", "form-fused"),
         "b": (False, "becomes a loop", "lengths vary", "Fix them.", "lengths"),
         "c": (False, "becomes a loop: no recurrence", "", "", "form-while"),
+        "d": (False, "unrolled", "LSTM of 5 cells", "", "form-unroll"),
     }
     assert [o["node"] for o in json.loads(report.to_json())["outcomes"]] == list(found)
 

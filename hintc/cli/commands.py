@@ -17,6 +17,7 @@ from hintc.cli.options import (
     pipeline_options,
     quantize_options,
     source_options,
+    weights_option,
 )
 from hintc.cli.session import (
     DebugSwitches,
@@ -28,21 +29,14 @@ from hintc.cli.session import (
 from hintc.cli.show import show_report
 from hintc.errors import HintcError, NothingFusedError
 from hintc.files import write_atomically
-from hintc.near import check_choice
 
 if TYPE_CHECKING:
     from hintc.convert import Compiled
     from hintc.report import Report
 
 STDOUT = "-"
-_CHOICES: Mapping[str, tuple[str | None, ...]] = {
-    "form": ("auto", "fused", "unroll", "while"),
-    "optimize_for": ("size", "latency"),
-    "target": ("tflite", "litert", "tflm"),
-    "state": ("reset", "persist"),
-    "quantize": (None, "dynamic", "float16", "int8"),
-    "io_dtype": ("float32", "int8"),
-}
+_SAVED_MODEL = ("*.pb", "*.pbtxt", "variables/*", "assets/**/*")
+"""The files in a SavedModel's folder."""
 
 
 @click.command("convert")
@@ -75,6 +69,7 @@ def convert_command(output: str, as_json: bool, **options: Any) -> None:
 @click.option("-o", "output", required=True, metavar="FILE",
               help="Where to write: .pb (GraphDef), .pbtxt (the same as text), .hir (hintc's IR "
               "as text); '-' for IR on standard output.")  # fmt: skip
+@weights_option
 @pipeline_options
 @json_option
 @debug_options
@@ -98,6 +93,7 @@ def compile_command(output: str, as_json: bool, **options: Any) -> None:
 @click.option("--pass", "pass_name", metavar="PASS",
               help="Show more near misses, and only those, of this pass's pattern. It runs last "
               "if it is not in the pipeline.")  # fmt: skip
+@weights_option
 @pipeline_options
 @json_option
 @debug_options
@@ -122,13 +118,10 @@ def explain_command(as_json: bool, pass_name: str | None, **options: Any) -> Non
 def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) -> Any:
     """Calls `hintc.convert` or `hintc.compile` with what the command line says."""
     switches = DebugSwitches.of(options)
-    for name, choices in _CHOICES.items():
-        if name in options:
-            check_choice(f"--{name.replace('_', '-')}", options[name], choices)
-    _check_int8(options)
+    chosen = _chosen(options)
     check_source(options["source"])
     pipeline = resolve_pipeline(options["pipeline"])
-    passed = {name: options[name] for name in (*_CHOICES, "keep_float") if name in options}
+    passed = {name: options[name] for name in (*chosen, "keep_float") if name in options}
     data = options.get("representative_data")
     if data is not None:
         check_source(data)
@@ -156,9 +149,20 @@ def _run(command: str, options: dict[str, Any], *, progress_shown: bool = True) 
         )
 
 
+def _chosen(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of the drivers with a few values each, checked."""
+    from hintc.convert.options import CHOICES, check_choices
+
+    chosen = {name: options[name] for name in CHOICES if name in options}
+    check_choices(chosen, spelled=lambda name: f"--{name.replace('_', '-')}")
+    if "representative_data" in options:
+        _check_int8(options)
+    return chosen
+
+
 def _check_int8(options: Mapping[str, Any]) -> None:
     """Refuses what does not go with ``--quantize``, in the words of the command line."""
-    if options.get("quantize") == "int8":
+    if options["quantize"] == "int8":
         if options["representative_data"] is None:
             raise HintcError(
                 "--quantize int8 needs --representative-data FILE",
@@ -167,9 +171,9 @@ def _check_int8(options: Mapping[str, Any]) -> None:
             )
         return
     for name, used in (
-        ("--representative-data", options.get("representative_data") is not None),
-        ("--io-dtype int8", options.get("io_dtype") == "int8"),
-        ("--keep-float", options.get("keep_float")),
+        ("--representative-data", options["representative_data"] is not None),
+        ("--io-dtype int8", options["io_dtype"] == "int8"),
+        ("--keep-float", options["keep_float"]),
     ):
         if used:
             raise HintcError(f"{name} goes with --quantize int8 only", remedy="Leave it out.")
@@ -215,9 +219,9 @@ def check_kept(output: str, *read: str | None) -> None:
     target = Path(output)
     if output == STDOUT or not target.is_file():
         return
-    for name in read:
-        path = Path(name or "").expanduser()
-        files = [path, path / "saved_model.pb", path / "saved_model.pbtxt"]
+    for name in filter(None, read):
+        path = Path(name).expanduser()
+        files = [path, *(file for pattern in _SAVED_MODEL for file in path.glob(pattern))]
         if any(file.is_file() and file.samefile(target) for file in files):
             raise HintcError(
                 f"cannot write '{output}'",
@@ -229,7 +233,8 @@ def check_kept(output: str, *read: str | None) -> None:
 def _require_fused(options: Mapping[str, Any], report: Report) -> None:
     if not options["require_fused"] or report.fused_ops:
         return
-    reasons = "; ".join(f"'{r.node}': {r.reason.rstrip('.')}" for r in report.not_fused[:5])
+    remarks = report.not_fused or report.forms
+    reasons = "; ".join(f"'{r.node}': {r.reason.rstrip('.')}" for r in remarks[:5])
     raise NothingFusedError(
         "nothing was fused",
         why=reasons or "no pass found anything to fuse",

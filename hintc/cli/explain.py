@@ -30,6 +30,8 @@ def explanation(report: Report, pass_name: str | None = None) -> Iterator[str]:
         yield from _outcome(outcome)
     yield from _notes(report)
     yield from _near_misses(report, pass_name)
+    if not outcomes:
+        yield "no loop, recurrent layer or hint: TensorFlow's converter does the rest"
     fused = sum(outcome.is_fused for outcome in outcomes)
     yield f"fused: {fused}, not fused: {len(outcomes) - fused}"
 
@@ -38,8 +40,8 @@ def _outcome(outcome: NodeOutcome) -> Iterator[str]:
     yield outcome.node
     yield from _row("becomes", outcome.became.removeprefix("becomes "))
     if outcome.why:
-        code = "" if outcome.is_fused else f" [{outcome.code}]"
-        yield from _row("is" if outcome.is_fused else "why", outcome.why.rstrip(".") + code)
+        code = "" if outcome.is_chosen else f" [{outcome.code}]"
+        yield from _row("is" if outcome.is_chosen else "why", outcome.why.rstrip(".") + code)
     if outcome.remedy:
         yield from _row("helps", outcome.remedy)
     yield ""

@@ -63,6 +63,12 @@ quantize_options = _all(
                  help="For int8: a layer or node that stays float; repeat for more."),
 )  # fmt: skip
 
+weights_option = click.option(
+    "--quantize", metavar="HOW",
+    help="How 'hintc convert' will store the weights: dynamic, float16 or int8. The fastest form "
+    "depends on it; nothing is quantised here.",
+)  # fmt: skip
+
 debug_options = _all(
     click.option("--print-ir-after", "print_after", multiple=True, metavar="PASS",
                  help="Print the IR after this pass, to standard error; repeat for more."),

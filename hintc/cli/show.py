@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from hintc.report import Report
 
 
+_OPERATORS = 12
+"""So many kinds of operators have a row."""
+
+
 def show_report(report: Report, *, as_json: bool = False, to_stderr: bool = False) -> None:
     """Print a report, to standard output unless a result goes there."""
     stream = sys.stderr if to_stderr else sys.stdout
@@ -29,7 +33,8 @@ def _show_tables(report: Report, to_stderr: bool) -> None:
 
     console = Console(stderr=to_stderr)
     console.print(f"[bold]{_plain(report.source)}[/bold]")
-    for table in (_fused(report), _not_fused(report), _numbers(report), _cost(report)):
+    tables = (_fused, _not_fused, _forms, _notes, _numbers, _cost)
+    for table in (make(report) for make in tables):
         if table.row_count:
             console.print(table)
 
@@ -63,11 +68,25 @@ def _not_fused(report: Report) -> Table:
     return table
 
 
+def _forms(report: Report) -> Table:
+    table = _table("Loops and unrolled steps", "node", "what")
+    for remark in report.forms:
+        table.add_row(_plain(remark.node), _plain(remark.reason))
+    return table
+
+
+def _notes(report: Report) -> Table:
+    table = _table("Notes", "node", "what")
+    for remark in report.notes:
+        table.add_row(_plain(remark.node), _plain(remark.reason))
+    return table
+
+
 def _cost(report: Report) -> Table:
     cost = report.cost
     title = "Cost of quantisation"
     if cost is not None:
-        title += f", on {cost.feeds} {cost.measured_on}"
+        title += f", on {cost.where}"
     columns = ("output", "largest error", "mean error", "span", "top-1 agreement")
     table = _table(title, *columns)
     for name, error in ({} if cost is None else cost.outputs).items():
@@ -83,8 +102,12 @@ def _numbers(report: Report) -> Table:
     table.add_row("graph nodes", f"{before} → {after}")
     for op, count in report.fused_ops.items():
         table.add_row(f"fused {_plain(op)}", str(count))
-    for operator, count in list(report.operators.items())[:12]:
+    operators = list(report.operators.items())
+    for operator, count in operators[:_OPERATORS]:
         table.add_row(f"operator {_plain(operator)}", str(count))
+    if len(operators) > _OPERATORS:
+        rest = sum(count for _, count in operators[_OPERATORS:])
+        table.add_row("other operators", str(rest))
     for name, size in report.sizes.items():
         table.add_row(f"size, {name}", f"{size:,} bytes")
     for name, error in report.errors.items():

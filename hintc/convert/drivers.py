@@ -21,9 +21,10 @@ from hintc.convert.integers import IntegerOptions, to_integers
 from hintc.convert.options import (
     Form,
     OptimizeFor,
+    check_choices,
     check_instruments,
-    check_options,
     check_quantization,
+    check_states,
     chosen_pipeline,
     with_options,
 )
@@ -34,7 +35,7 @@ from hintc.errors import HintcError, VerifyError
 from hintc.graphdef import lower
 from hintc.graphdef.shapes import body_shapes_remembered
 from hintc.instrument import Instrument
-from hintc.ops import Target
+from hintc.ops import Quantize, Target
 from hintc.pipeline import PassPipeline, Step
 from hintc.remark import PassReport
 from hintc.report import Report
@@ -63,6 +64,7 @@ def compile(
     optimize_for: OptimizeFor = "size",
     target: Target = "tflite",
     state: StateMode = "reset",
+    quantize: Quantize | None = None,
     check: Check = None,
     instruments: Sequence[Instrument] = (),
     verify_each: bool = True,
@@ -78,13 +80,15 @@ def compile(
             Default: `PassPipeline.DEFAULT`.
         form: of recurrences: ``"fused"``, ``"unroll"``, ``"while"``, or ``"auto"``: chosen by
             `optimize_for`. Other values than the default override the option of that name of
-            the passes that have it; so do the next three.
+            the passes that have it; so do the next four.
         optimize_for: ``"size"``: kernels where there are, else loops; ``"latency"``: the form of
             each recurrence that an estimate says is the fastest on one thread of a CPU.
         target: what shall run the model: ``"tflite"``, ``"litert"`` or ``"tflm"`` (TFLite Micro:
             batches become 1, and `convert` refuses what it cannot run).
         state: ``"reset"``: each run starts from the model's initial state, as in TensorFlow;
-            ``"persist"``: from where the last one ended.
+            ``"persist"``: from where the last one ended, which fused kernels only can.
+        quantize: how `convert` will store the weights (see there), on which the fastest form
+            depends; here nothing is quantised.
         check: True, or feeds by input name: compare the result with the source in TensorFlow.
         instruments: watch the pipeline.
         verify_each: verify the module after each pass that changed it.
@@ -94,10 +98,16 @@ def compile(
         VerifyError: a pass broke the module.
         EquivalenceError: `check` found an error above the tolerance (`TOLERANCES`).
     """
-    check_options(form, optimize_for, target, state)
+    options = {
+        "form": form,
+        "optimize_for": optimize_for,
+        "target": target,
+        "state": state,
+        "quantize": quantize,
+    }
+    check_choices(options)
     check_instruments(instruments)
     feeds = chosen_feeds(check)
-    options = {"form": form, "optimize_for": optimize_for, "target": target, "state": state}
     steps = with_options(chosen_pipeline(pipeline), options)
     compiled = _compile(
         lambda: read_source(source, inputs, outputs, signature), steps, instruments, verify_each
@@ -117,7 +127,7 @@ def convert(
     *,
     signature: str | None = None,
     pipeline: Step | Sequence[Step] | None = None,
-    quantize: Literal["dynamic", "float16", "int8"] | None = None,
+    quantize: Quantize | None = None,
     keep_float: Sequence[str] = (),
     io_dtype: Literal["float32", "int8"] = "float32",
     representative_dataset: Callable[[], Any] | None = None,
@@ -165,11 +175,6 @@ def convert(
         VerifyError: see `compile`.
         EquivalenceError: see `compile`.
     """
-    check_options(form, optimize_for, target, state)
-    check_instruments(instruments)
-    feeds = chosen_feeds(check)
-    check_kernels(kernels, feeds, quantize)
-    weights = check_quantization(quantize, keep_float, io_dtype, representative_dataset)
     options = {
         "form": form,
         "optimize_for": optimize_for,
@@ -177,6 +182,11 @@ def convert(
         "state": state,
         "quantize": quantize,
     }
+    check_choices({**options, "io_dtype": io_dtype})
+    check_instruments(instruments)
+    feeds = chosen_feeds(check)
+    check_kernels(kernels, feeds, quantize)
+    check_quantization(quantize, keep_float, io_dtype, representative_dataset)
     steps = with_options(chosen_pipeline(pipeline), options)
     compiled = _compile(
         lambda: read_source(source, inputs, outputs, signature), steps, instruments, verify_each
@@ -188,10 +198,12 @@ def convert(
             compiled.graph_def,
             compiled.inputs,
             compiled.outputs,
-            quantize=weights,
+            quantize=quantize,
             target=target,
             state=state,
         )
+    if state == "persist":
+        check_states(legalized.lowered)
     report.add_notes("legalize", [(note.node, note.text) for note in legalized.notes])
     tflite, samples = legalized.tflite, None
     if representative_dataset is not None:

@@ -3,58 +3,92 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from hintc.convert.samples import ArrayDataset
 from hintc.errors import HintcError
 from hintc.instrument import Instrument
 from hintc.near import check_choice
-from hintc.ops import TARGETS, Quantize
+from hintc.ops import TARGETS, BuiltinLowering, Quantize, declared
 from hintc.pipeline import PassPipeline, Step
-from hintc.tflite.state import StateMode
 
 Form = Literal["auto", "fused", "unroll", "while"]
 OptimizeFor = Literal["size", "latency"]
 
-QUANTIZE: tuple[str | None, ...] = (None, "dynamic", "float16", "int8")
-FORMS: tuple[Form, ...] = ("auto", "fused", "unroll", "while")
-OPTIMIZE_FOR: tuple[OptimizeFor, ...] = ("size", "latency")
-STATES: tuple[StateMode, ...] = ("reset", "persist")
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "form": ("auto", "fused", "unroll", "while"),
+    "optimize_for": ("size", "latency"),
+    "target": TARGETS,
+    "state": ("reset", "persist"),
+    "quantize": ("dynamic", "float16", "int8"),
+    "io_dtype": ("float32", "int8"),
+}
+"""Option -> the values that it takes."""
+_KEEPS = ("only fused kernels keep a state from one run to the next", "Leave one of them out.")
+_MICRO = "Take 'int8', or leave it out for float32."
+_NOT_TOGETHER: Mapping[tuple[str, str], Mapping[tuple[object, object], tuple[str, str]]] = {
+    ("state", "form"): {("persist", "unroll"): _KEEPS, ("persist", "while"): _KEEPS},
+    ("target", "quantize"): {
+        ("tflm", "dynamic"): (
+            "with int8 weights and float inputs TFLite Micro's LSTM gives NaN, and its other "
+            "kernels refuse",
+            _MICRO,
+        ),
+        ("tflm", "float16"): ("TFLite Micro has no values of type float16", _MICRO),
+    },
+}
+"""Two options -> two values that make no sense together: why, and what to do."""
 
 
-def check_options(form: object, optimize_for: object, target: object, state: object) -> None:
-    """Refuses values that these options do not take.
+def check_choices(options: Mapping[str, object], spelled: Callable[[str], str] = str) -> None:
+    """Refuses values that options do not take, or that do not go together.
+
+    Args:
+        options: by name, those of `CHOICES` that there are; `quantize` may also be None.
+        spelled: how the message is to call an option.
 
     Raises:
         HintcError: names the option and what was probably meant.
     """
-    check_choice("form", form, FORMS)
-    check_choice("optimize_for", optimize_for, OPTIMIZE_FOR)
-    check_choice("target", target, TARGETS)
-    check_choice("state", state, STATES)
+    for name, value in options.items():
+        if name != "quantize":
+            check_choice(spelled(name), value, CHOICES[name])
+        elif value is not None:
+            _check_quantize(spelled(name), value, spelled("keep_float"))
+    for (one, other), pairs in _NOT_TOGETHER.items():
+        pair = options.get(one), options.get(other)
+        if pair in pairs:
+            why, remedy = pairs[pair]
+            raise HintcError(
+                f"{spelled(one)} '{pair[0]}' does not go with {spelled(other)} '{pair[1]}'",
+                why=why,
+                remedy=remedy,
+            )
+
+
+def _check_quantize(name: str, value: object, keep_float: str) -> None:
+    if isinstance(value, str) and ("16x8" in value or value == "int16"):
+        raise HintcError(
+            f"{name} is {value!r}",
+            why="TensorFlow's quantiser has no LSTM with int16 activations",
+            remedy="Take 'int8'; layers that need more than 8 bits stay float32 with "
+            f"{keep_float}.",
+        )
+    check_choice(name, value, CHOICES["quantize"], otherwise=("Leave it out for float32.",))
 
 
 def check_quantization(
-    quantize: object, keep_float: Sequence[str], io_dtype: object, dataset: object
-) -> Quantize | None:
-    """How the weights are to be stored.
+    quantize: Quantize | None, keep_float: Sequence[str], io_dtype: str, dataset: object
+) -> None:
+    """Refuses options that belong to another quantisation than this.
 
     Raises:
-        HintcError: a value that is not known, or options that do not go together.
+        HintcError: says which, and to which.
     """
-    if isinstance(quantize, str) and "16x8" in quantize:
-        raise HintcError(
-            f"quantize is {quantize!r}",
-            why="TensorFlow's quantiser has no LSTM with int16 activations",
-            remedy="quantize='int8'; layers that need more than 8 bits stay float32 with "
-            "keep_float.",
-        )
-    check_choice("quantize", quantize, QUANTIZE)
-    check_choice("io_dtype", io_dtype, ("float32", "int8"))
     if quantize == "int8":
         _check_integers(keep_float, dataset)
-        return "int8"
+        return
     for name, value in (
         ("keep_float", keep_float),
         ("io_dtype='int8'", io_dtype == "int8"),
@@ -66,7 +100,6 @@ def check_quantization(
                 why=f"it belongs to quantize='int8', and quantize is {quantize!r}",
                 remedy="Leave it out.",
             )
-    return cast("Quantize | None", quantize)
 
 
 def _check_integers(keep_float: object, dataset: object) -> None:
@@ -87,6 +120,27 @@ def _check_integers(keep_float: object, dataset: object) -> None:
         raise HintcError(
             f"keep_float is {keep_float!r}", remedy="Give a list of names of layers or nodes."
         )
+
+
+def check_states(kernels: Iterable[str]) -> None:
+    """Refuses ``state="persist"`` for a model that keeps nothing.
+
+    Args:
+        kernels: the fused ops that it has.
+
+    Raises:
+        HintcError: none of them has a state.
+    """
+    for name in kernels:
+        op = declared(name)
+        if op is not None and isinstance(op.lowering, BuiltinLowering) and op.lowering.states:
+            return
+    raise HintcError(
+        "state='persist' has no use here",
+        why="only fused kernels keep a state from one run to the next, and the model has none",
+        remedy="'hintc explain' says why its recurrences are not fused. Or make their states "
+        "inputs and outputs of the model.",
+    )
 
 
 def check_instruments(instruments: object) -> None:

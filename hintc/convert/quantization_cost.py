@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,17 +58,19 @@ def quantization_cost(
             found = scales.real(list(runner.run(scales.stored(inputs)).values()))
             for name, value in zip(source.outputs, found, strict=True):
                 pairs[name].append((np.asarray(expected[name]), value))
-    keys = source.output_keys
-    return QuantizationCost(
-        measured_on, len(feeds), {keys.get(n, n): _error(values) for n, values in pairs.items()}
-    )
+    errors = [
+        replace(_error(pairs[name]), step=step)
+        for name, step in zip(source.outputs, scales.steps(), strict=True)
+    ]
+    names = [source.output_keys.get(name, name) for name in source.outputs]
+    return QuantizationCost(measured_on, len(feeds), dict(zip(names, errors, strict=True)))
 
 
 class _Scales:
     """Converts between real values and those of a model's int8 inputs and outputs."""
 
     def __init__(self, tflite: bytes) -> None:
-        main = Model.read(tflite).subgraphs[0]
+        self._main = main = Model.read(tflite).subgraphs[0]
         self._inputs = [main.tensor(tensor) for tensor in main.graph.inputs]
         self._outputs = [main.tensor(tensor) for tensor in main.graph.outputs]
         self._int8 = [main.dtype(tensor) == np.int8 for tensor in main.graph.inputs]
@@ -81,6 +84,17 @@ class _Scales:
                 value = np.clip(np.rint(value / scale) + zero, -128, 127).astype(np.int8)
             found.append(value)
         return found
+
+    def steps(self) -> list[float]:
+        """The scale of each output, or of the int8 values that a float one is made of; else 0."""
+        return [self._step(tensor) for tensor in self._main.graph.outputs]
+
+    def _step(self, output: int) -> float:
+        writer = self._main.producer(output)
+        if writer is not None and self._main.model.op_name(writer) == "DEQUANTIZE":
+            output = int(writer.inputs[0])
+        is_int8 = self._main.dtype(output) == np.int8
+        return float(self._main.tensor(output).quantization.scale[0]) if is_int8 else 0.0
 
     def real(self, values: Sequence[Array]) -> list[Array]:
         """Outputs as real values."""

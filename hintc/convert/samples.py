@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,14 +82,20 @@ def read_arrays(path: str | os.PathLike[str]) -> ArrayDataset:
     """
     try:
         read = np.load(path, allow_pickle=False)
-        arrays = {"": read} if isinstance(read, np.ndarray) else dict(read)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(read, np.ndarray):
+            return ArrayDataset({"": read})
+        with read:
+            arrays = dict(read)
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):  # of any other zip archive
+                raise ValueError(f"'{name}' in it is no array")
+        return ArrayDataset(arrays)
+    except Exception as error:  # numpy, zipfile and zlib have several families
         raise HintcError(
             f"cannot read the representative data '{os.fspath(path)}'",
             why=str(error),
             remedy="Write it with numpy.savez(path, input_name=array) or numpy.save(path, array).",
         ) from error
-    return ArrayDataset(arrays)
 
 
 def read_samples(
@@ -107,15 +112,9 @@ def read_samples(
         HintcError: no samples, or one that does not fit the inputs; says which and why.
     """
     infos = [replace(info, name=keys.get(info.name, info.name)) for info in infos]
-    made = dataset.samples(infos) if isinstance(dataset, ArrayDataset) else dataset()
-    try:
-        given = iter(made)
-    except TypeError as error:
-        raise HintcError(
-            f"representative_dataset gives a {type(made).__name__}, not samples", remedy=_REMEDY
-        ) from error
+    made = dataset.samples(infos) if isinstance(dataset, ArrayDataset) else _called(dataset)
     tensors = {tensor: key for tensor, key in keys.items() if tensor not in keys.values()}
-    found = [_checked(number, sample, infos, tensors) for number, sample in enumerate(given)]
+    found = [_checked(number, sample, infos, tensors) for number, sample in enumerate(made)]
     if not found:
         raise HintcError(
             "representative_dataset gives no samples",
@@ -124,6 +123,28 @@ def read_samples(
     held_out = min(len(found) // _HELD_OUT, _MOST_HELD_OUT)
     split = len(found) - held_out
     return Samples(found[:split], found[split:])
+
+
+def _called(dataset: Dataset) -> Iterator[Any]:
+    """What a user's function gives, one at a time."""
+    number = 0
+    try:
+        made = dataset()
+        if not isinstance(made, Iterable) and not hasattr(made, "__getitem__"):
+            raise HintcError(
+                f"representative_dataset gives a {type(made).__name__}, not samples",
+                remedy=_REMEDY,
+            )
+        for sample in made:
+            yield sample
+            number += 1
+    except HintcError:
+        raise
+    except Exception as error:  # whatever a user's function raises
+        raise HintcError(
+            f"representative_dataset fails at sample {number}",
+            why=f"{type(error).__name__}: {error}",
+        ) from error
 
 
 def _checked(
@@ -177,7 +198,7 @@ def _value(number: int, value: Any, info: TensorInfo) -> Array:
     if not fits or array.size == 0:
         raise HintcError(
             f"{what} has shape {list(array.shape)}",
-            why=f"the model takes {['?' if size < 0 else size for size in info.shape]}",
+            why=f"the model takes {_shape(info)}",
             remedy="Each array is a whole input, its batch axis included.",
         )
     if array.dtype != info.dtype and not np.can_cast(array.dtype, info.dtype, "same_kind"):
@@ -188,6 +209,10 @@ def _value(number: int, value: Any, info: TensorInfo) -> Array:
             f"{what} holds values that are not finite", remedy="Leave such samples out."
         )
     return array
+
+
+def _shape(info: TensorInfo) -> str:
+    return f"[{', '.join('?' if size < 0 else str(size) for size in info.shape)}]"
 
 
 def _plain(name: str) -> str:

@@ -9,6 +9,10 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from hintc.shared import Shared
 
 
 class Captured:
@@ -24,8 +28,37 @@ def captured_output() -> Iterator[Captured]:
     File descriptors 1 and 2 belong to the whole process: other threads' output is caught too.
     """
     captured = Captured()
-    python = io.StringIO()
+    with _caught() as written:
+        native, python = written.sizes()
+        try:
+            yield captured
+        finally:
+            captured.text = written.since(native, python)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Where everything goes that the process writes."""
+
+    native: BinaryIO
+    python: io.StringIO = field(default_factory=io.StringIO)
+
+    def sizes(self) -> tuple[int, int]:
+        """How much there is, of C++'s output and of Python's."""
+        return os.fstat(self.native.fileno()).st_size, len(self.python.getvalue())
+
+    def since(self, native: int, python: int) -> str:
+        """What was written beyond these sizes."""
+        end, _ = self.sizes()
+        # pread, as read would move the place at which C++ writes
+        text = os.pread(self.native.fileno(), end - native, native).decode("utf-8", "replace")
+        return text + self.python.getvalue()[python:]
+
+
+@contextlib.contextmanager
+def _redirected() -> Iterator[_Written]:
     with tempfile.TemporaryFile() as native:
+        written = _Written(native)
         sys.stdout.flush()
         sys.stderr.flush()
         saved = [(number, os.dup(number)) for number in (1, 2) if _is_open(number)]
@@ -33,18 +66,19 @@ def captured_output() -> Iterator[Captured]:
             for number, _ in saved:
                 os.dup2(native.fileno(), number)
             with (
-                contextlib.redirect_stdout(python),
-                contextlib.redirect_stderr(python),
+                contextlib.redirect_stdout(written.python),
+                contextlib.redirect_stderr(written.python),
                 warnings.catch_warnings(),
             ):
                 warnings.simplefilter("ignore")
-                yield captured
+                yield written
         finally:
             for number, copy in saved:
                 os.dup2(copy, number)
                 os.close(copy)
-            native.seek(0)
-            captured.text = native.read().decode("utf-8", "replace") + python.getvalue()
+
+
+_caught = Shared(_redirected)
 
 
 def _is_open(descriptor: int) -> bool:

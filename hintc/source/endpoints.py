@@ -80,8 +80,14 @@ def short_name(name: str, side: str = "tensor") -> str:
     return stem if int(index) == 0 else f"{stem}:{int(index)}"
 
 
-def find_port(graph: Graph, name: str, side: str) -> Port:
+def find_port(graph: Graph, name: str, side: str, keys: Iterable[str] = ()) -> Port:
     """The value called `name`.
+
+    Args:
+        graph: the main graph.
+        name: of a tensor, ``:0`` left out.
+        side: ``"input"`` or ``"output"``, for messages.
+        keys: what the source calls its own ends, for messages.
 
     Raises:
         HintcError: no such node (near matches are listed) or the node has no such result.
@@ -91,10 +97,11 @@ def find_port(graph: Graph, name: str, side: str) -> Port:
         stem, index = index, "0"
     node = graph.find(stem)
     if node is None:
-        candidates = likely_outputs(graph) if side == "output" else placeholders(graph)
-        near = did_you_mean(stem, [n.name for n in graph], f"{side}s")
+        ends = likely_outputs(graph) if side == "output" else placeholders(graph)
+        candidates = list(keys) or [node.name for node in ends]
+        near = did_you_mean(stem, [*candidates, *(n.name for n in graph)], f"{side}s")
         if not near.startswith("Did"):
-            near = f"Candidates: {some([n.name for n in candidates] or ['none'], 12)}"
+            near = f"Candidates: {some(candidates or ['none'], 12)}"
         raise HintcError(f"the graph has no {side} '{name}'", remedy=near)
     dtypes = result_dtypes(node)
     if dtypes is not None and int(index) >= len(dtypes):

@@ -16,6 +16,9 @@ from hintc.source.function import freeze_function, trace
 from hintc.source.model import SourceModel
 from hintc.source.quiet import quiet
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+"""How the files of Keras 2 begin."""
+
 
 def is_keras_model(source: Any) -> bool:
     """True for a Keras model of either version; imports neither."""
@@ -149,6 +152,7 @@ def load_keras_file(path: Path) -> SourceModel:
     Raises:
         HintcError: Keras cannot load it.
     """
+    _check_file(path)
     try:
         with quiet():
             model = _keras_for(path).models.load_model(str(path), compile=False)
@@ -159,7 +163,34 @@ def load_keras_file(path: Path) -> SourceModel:
             remedy="Load it yourself (custom_objects=; with tf_keras, if Keras 2 wrote it) and "
             "pass the model.",
         ) from error
-    return read_keras_model(model)
+    source = read_keras_model(model)
+    return replace(source, description=f"{source.description} in '{path}'")
+
+
+def _check_file(path: Path) -> None:
+    """Refuses what is neither kind of file, and an archive whose ending Keras does not know.
+
+    Raises:
+        HintcError: it is damaged, or has the wrong name.
+    """
+    if zipfile.is_zipfile(path):
+        if path.suffix.lower() != ".keras":
+            raise HintcError(
+                f"'{path}' is a Keras archive by another name",
+                remedy="Give it the ending .keras.",
+            )
+        return
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_HDF5))
+    except OSError as error:
+        raise HintcError(f"cannot read '{path}'", why=error.strerror or str(error)) from error
+    if start != _HDF5:
+        raise HintcError(
+            f"'{path}' is no whole Keras file",
+            why="empty" if not start else "neither a whole archive nor HDF5",
+            remedy="Save or copy it again.",
+        )
 
 
 def _keras_for(path: Path) -> Any:

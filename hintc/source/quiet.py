@@ -7,10 +7,11 @@ import logging
 import warnings
 from collections.abc import Iterator
 
+from hintc.shared import Shared
+
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Lets through errors only; freezing and loading say things that concern nobody here."""
+def _silence() -> Iterator[None]:
     log = logging.getLogger("tensorflow")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -20,3 +21,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(before)
+
+
+quiet = Shared(_silence)
+"""Lets through errors only; freezing and loading say things that concern nobody here."""

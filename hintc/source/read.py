@@ -131,10 +131,10 @@ def _with_ends(
     check_acyclic(graph)
     outputs = _known(found.output_keys, outputs) or found.outputs or guess_outputs(graph)
     for name in outputs:
-        find_port(graph, name, "output")
+        find_port(graph, name, "output", found.output_keys.values())
     inputs = _known(found.input_keys, inputs) or found.inputs or guess_inputs(graph, outputs)
     for name in inputs:
-        find_port(graph, name, "input")
+        find_port(graph, name, "input", found.input_keys.values())
     check_frozen(graph, inputs, outputs)
     check_complete(graph, inputs, outputs)
     graph_def = with_placeholders(found.graph_def, graph, inputs)

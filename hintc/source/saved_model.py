@@ -90,7 +90,7 @@ def _choose(signatures: Mapping[str, Any], wanted: str | None, folder: Path) -> 
     raise HintcError(
         f"the SavedModel '{folder}' has "
         + (f"{len(names)} signatures: {some(names)}" if names else "no signature"),
-        remedy="Name one with signature=." if names else "Export it with signatures=.",
+        remedy="Name one as signature." if names else "Export it with signatures=.",
     )
 
 

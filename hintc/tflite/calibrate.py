@@ -20,7 +20,7 @@ from hintc.tflite.cell_ranges import LstmTrace
 from hintc.tflite.flatbuffer import Array, Model, Operator, Subgraph
 from hintc.tflite.kernel import Kernel, state_kernels
 from hintc.tflite.prune import remove_unused_codes
-from hintc.tflite.ranges import Ranges, Sample, joint, range_of, runs, stored_range
+from hintc.tflite.ranges import Range, Ranges, Sample, joint, range_of, runs, stored_range
 from hintc.tflite.state_cut import SHAPE_OPERAND
 
 Progress = Callable[[int, int], None]
@@ -63,8 +63,8 @@ def tensor_ranges(
         for tensor, value in values.items():
             found = range_of(value)
             if found is not None and value.dtype == np.float32:
-                _check_finite(main, tensor, found, number - 1)
                 ranges[0, tensor] = joint(found, ranges.get((0, tensor)))
+                _check_range(main, tensor, ranges[0, tensor], number - 1)
         for trace in traces:
             trace.add(values)
         progress(number, len(samples))
@@ -91,14 +91,21 @@ def _floats(subgraph: Subgraph) -> list[int]:
     ]
 
 
-def _check_finite(subgraph: Subgraph, tensor: int, found: tuple[float, float], sample: int) -> None:
+def _check_range(subgraph: Subgraph, tensor: int, found: Range, sample: int) -> None:
+    """Refuses what no scale in float32 spans; interpreters crash on an infinite one."""
+    low, high = found
     if not np.isfinite(found).all():
-        raise HintcError(
-            "the model gives values that are not finite",
-            node=subgraph.tensor_name(tensor),
-            why=f"on sample {sample} of representative_dataset",
-            remedy="Leave such samples out, or keep the layer in float with keep_float.",
-        )
+        what = "the model gives values that are not finite"
+    elif high - low > float(np.finfo(np.float32).max):
+        what = f"values from {low:.3g} to {high:.3g} are too far apart for int8"
+    else:
+        return
+    raise HintcError(
+        what,
+        node=subgraph.tensor_name(tensor),
+        why=f"on sample {sample} of representative_dataset",
+        remedy="Leave such samples out, or keep the layer in float with keep_float.",
+    )
 
 
 def _body_ranges(model: Model, samples: Sequence[Sample]) -> Ranges:

@@ -64,7 +64,7 @@ def find_detour(call: FusedCall, target: Target, quantize: Quantize | None) -> D
     raise call.error(
         f"it cannot run on target '{target}'",
         why=reason,
-        remedy="Let hintc lower this layer another way, e.g. with form=unroll.",
+        remedy="Convert with form='unroll' or form='while', without this kernel.",
     )
 
 

@@ -16,6 +16,7 @@ from hintc.errors import HintcError
 from hintc.ops import PREFIX, CustomLowering, Quantize, Target, declared
 from hintc.runtime.session import tensor_name
 from hintc.runtime.stream import captured_output
+from hintc.tflite.call_names import name_calls
 from hintc.tflite.convertible import check_convertible, some_names, trimmed
 from hintc.tflite.flatbuffer import Model
 from hintc.tflite.inspect import op_counts
@@ -128,7 +129,9 @@ def convert(
     quantize: Quantize | None = None,
 ) -> bytes:
     """TensorFlow's converter alone: fused calls are still CUSTOM; see `to_tflite`."""
-    return _named(_converted(graph_def, inputs, outputs, quantize), inputs, outputs)
+    model = Model.read(_converted(graph_def, inputs, outputs, quantize))
+    name_calls(model, graph_def)
+    return _named(model, inputs, outputs)
 
 
 def _converted(
@@ -229,9 +232,8 @@ def _complaint(text: str) -> str:
     return "; ".join(dict.fromkeys(plain))[:800]
 
 
-def _named(tflite: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+def _named(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
     """Gives the first subgraph's inputs and outputs the source's names, and a signature."""
-    model = Model.read(tflite)
     generated = schema()
     signature = generated.SignatureDefT()
     signature.signatureKey = SIGNATURE_KEY.encode()

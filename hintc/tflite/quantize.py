@@ -291,7 +291,7 @@ def _shrink_weights(subgraph: Subgraph, names: Sequence[str]) -> None:
         if subgraph.dtype(kernel.operands["input"]) != np.float32:
             continue
         kernel.op.intermediates = []
-        if not names or not kernel.name.startswith(tuple(names)):
+        if kernel.name not in names:
             continue
         operands = kernel.operands
         if store.to_int8(kernel.lowering, operands) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hintc.errors import HintcError
 from hintc.runtime.interpreter import Interpreter
 from hintc.runtime.kernels import AnyKernel
 from hintc.tflite.flatbuffer import Array, Model
@@ -70,8 +71,15 @@ def runs(
     computed = sorted(tensors - fed.keys())
     graph.outputs = computed or graph.outputs
     interpreter = Interpreter(copied.write(), delegates=False, kernels=kernels)
-    for sample in samples:
-        values = interpreter.run(list(sample)).values()
+    for number, sample in enumerate(samples):
+        try:
+            values = interpreter.run(list(sample)).values()
+        except HintcError as error:
+            raise HintcError(
+                f"the model does not run on sample {number} of representative_dataset",
+                why=error.why or error.what,
+                remedy="Leave such samples out.",
+            ) from error
         found = {tensor: sample[place] for tensor, place in fed.items()}
         if computed:
             found |= dict(zip(computed, values, strict=True))

@@ -25,6 +25,8 @@ from hintc.tflite.flatbuffer import Operator, Subgraph
 StateMode = Literal["reset", "persist"]
 _BROADCAST_TO_FLOAT = 2
 """Version of BROADCAST_TO; version 1 was withdrawn."""
+_OURS = "hintc"
+"""How the names of tensors begin that belong to no layer: short, as each model holds them."""
 
 
 class StateWriter:
@@ -77,7 +79,8 @@ class StateWriter:
             raise call.error(
                 "its batch size is dynamic",
                 why="a state that persists between invokes has one fixed size",
-                remedy="Fix the batch size of the model's input or convert with state='reset'.",
+                remedy="Give the model's input a fixed batch, e.g. 1 with "
+                "pipeline='fix-batch{size=1},default'.",
             )
         if not zero:
             raise call.error(
@@ -88,7 +91,7 @@ class StateWriter:
 
     def _fill(self, call: FusedCall, batch: int, width: int, variable: int) -> list[Operator]:
         sizes, ops = self._state_shape(call, batch, width)
-        zero = self._graph.add_constant(f"{call.name}/zero", np.zeros((), np.float32))
+        zero = self._graph.add_constant(f"{_OURS}/zero", np.zeros((), np.float32))
         return [*ops, self._graph.make_op("FILL", [sizes, zero], [variable], options="FillOptions")]
 
     def _copy(
@@ -146,16 +149,14 @@ class StateWriter:
         """An int32 tensor [batch, width] and the operators that compute it."""
         if batch >= 0:
             sizes = np.array([batch, width], np.int32)
-            return self._graph.add_constant(f"{call.name}/state_shape", sizes), []
+            return self._graph.add_constant(f"{_OURS}/state_shape", sizes), []
         source = call.operands[call.fused.operands[0].name]
         key = (source, batch_axis(call), width)
         if key in self._sizes:
             return self._sizes[key], []
         count, ops = self._batch_of(call, source)
-        units = self._graph.add_constant(f"{call.name}/units", np.array(width, np.int32))
-        self._sizes[key] = self._graph.add_tensor(
-            f"{call.name}/state_shape_{width}", (2,), np.int32
-        )
+        units = self._graph.add_constant(f"{_OURS}/units", np.array(width, np.int32))
+        self._sizes[key] = self._graph.add_tensor(f"{_OURS}/state_shape_{width}", (2,), np.int32)
         pack = self._graph.make_op(
             "PACK",
             [count, units],
@@ -172,10 +173,10 @@ class StateWriter:
             return self._batch[source, axis], []
         graph = self._graph
         rank = len(graph.shape(source) or ())
-        shape = graph.add_tensor(f"{call.name}/input_shape", (rank,), np.int32)
-        count = graph.add_tensor(f"{call.name}/batch", (), np.int32)
+        shape = graph.add_tensor(f"{_OURS}/input_shape", (rank,), np.int32)
+        count = graph.add_tensor(f"{_OURS}/batch", (), np.int32)
         bounds = [
-            graph.add_constant(f"{call.name}/batch_{name}", np.array([value], np.int32))
+            graph.add_constant(f"{_OURS}/batch_{name}", np.array([value], np.int32))
             for name, value in (("begin", axis), ("end", axis + 1), ("stride", 1))
         ]
         self._batch[source, axis] = count
@@ -220,7 +221,7 @@ def read_step(call: FusedCall, step: StepOf, output: int) -> Operator:
     """STRIDED_SLICE: `step` into `output` ([batch, width]); RESHAPE where it is all there is."""
     graph, time = call.subgraph, 1 - batch_axis(call)
     if _is_single(call):
-        sizes = graph.add_constant(f"{call.name}/step_shape", np.array([-1, step.width], np.int32))
+        sizes = graph.add_constant(f"{_OURS}/step_shape", np.array([-1, step.width], np.int32))
         return graph.make_op("RESHAPE", [step.sequence, sizes], [output])
     begin, end = np.zeros(3, np.int32), np.zeros(3, np.int32)
     begin[time] = step.time
@@ -233,7 +234,7 @@ def read_step(call: FusedCall, step: StepOf, output: int) -> Operator:
     end[time] = step.time + 1
     ends = others | (1 << time if step.time == -1 else 0)
     bounds = [
-        graph.add_constant(f"{call.name}/step_{name}", value)
+        graph.add_constant(f"{_OURS}/step_{name}", value)
         for name, value in (("begin", begin), ("end", end), ("stride", np.ones(3, np.int32)))
     ]
     return graph.make_op(
@@ -267,11 +268,11 @@ def read_variable(
     if _is_single(call):
         last, before = step.sequence, []
     else:
-        last = graph.add_tensor(f"{call.name}/last_step", (batch, step.width))
+        last = graph.add_tensor(f"{_OURS}/last_step", (batch, step.width))
         before = [read_step(call, step, last)]
-    joined = graph.add_tensor(f"{call.name}/state_and_last_step", (batch, width + step.width))
+    joined = graph.add_tensor(f"{_OURS}/state_and_last_step", (batch, width + step.width))
     bounds = [
-        graph.add_constant(f"{call.name}/state_{name}", np.array(value, np.int32))
+        graph.add_constant(f"{_OURS}/state_{name}", np.array(value, np.int32))
         for name, value in (("begin", [0, 0]), ("size", [-1, width]))
     ]
     return [

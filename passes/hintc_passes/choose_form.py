@@ -107,7 +107,8 @@ class ChooseForm(Pass):
             if wish == "fused":
                 op = _check_fusable(graph, node, scan, self.target)
                 scan_to_fused_call(module, graph, node)
-                report.fused("form-fused", name, f"becomes one {op}{_because(estimate)}")
+                because = _because(estimate) if estimate else self._without_estimate(scan)
+                report.fused("form-fused", name, f"becomes one {op}{because}")
                 report.count("fused")
                 return
         except Refused as refusal:
@@ -137,6 +138,14 @@ class ChooseForm(Pass):
             recurrences=recurrences,
         )
 
+    def _without_estimate(self, scan: Scan) -> str:
+        """Why "latency" fuses what it has not estimated; "" if it was not asked."""
+        if self.optimize_for != "latency" or "fused" in (scan.form, self.form):
+            return ""
+        if self.target == "tflm":
+            return ": target=tflm gets kernels, optimize_for=latency or not"
+        return ": only kernels keep a state" if self.state == "persist" else ""
+
     def _wish(self, scan: Scan, estimate: Estimate | None) -> str:
         wish = scan.form or self.form
         if wish != "auto":
@@ -159,6 +168,7 @@ class ChooseForm(Pass):
         unroll_scan(module, graph, self._spelled_for_loops(module, graph, node))
         text = f"keeps its {steps} unrolled steps" if keeps else f"unrolled into {steps} steps{why}"
         report.note("form-unroll", name, text)
+        self._say_that_no_state_is_kept(name, scan, report)
         report.count("unrolled")
 
     def _loop(
@@ -181,9 +191,10 @@ class ChooseForm(Pass):
             what += _WITHOUT_STATE
         elif estimate is not None:
             what += _because(estimate)
-        elif scan.fusion is not None:
-            what += f": form={scan.form or self.form}"
+        elif scan.fusion is not None and "while" in (scan.form, self.form):
+            what += ": form=while"
         report.note("form-while", name, what)
+        self._say_that_no_state_is_kept(name, scan, report)
         report.count("loops")
 
     def _spelled_for_loops(self, module: Module, graph: Graph, node: Node) -> Node:
@@ -195,6 +206,16 @@ class ChooseForm(Pass):
         if self.quantize == "int8" and self.optimize_for == "latency":
             keep_states_in_float(module, node)
         return node
+
+    def _say_that_no_state_is_kept(self, name: str, scan: Scan, report: PassReport) -> None:
+        if self.state == "persist" and scan.states:
+            report.refused(
+                "state-not-kept",
+                name,
+                "starts each run from its initial state, although state=persist",
+                "Only fused kernels keep a state; another remark says why it is none. Or make its "
+                "states inputs and outputs of the model.",
+            )
 
     def _check_unrollable(self, scan: Scan) -> None:
         trip = known_trip_count(scan)
