@@ -54,7 +54,8 @@ class ChooseForm(Pass):
         max_trip: Scans of more steps than this are not unrolled.
         steps: of one iteration of a loop; 0: 1, with optimize_for=latency what is fastest.
         target: for "tflm" "auto" fuses whatever its kernels can do.
-        state: with "persist", "auto" fuses what was recognised: only kernels keep a state.
+        state: with "persist", "auto" fuses what was recognised: only kernels keep a state, and of
+            a recurrence that becomes none a remark says so.
         quantize: how weights will be stored; the fastest form depends on it. "int8" is calibrated
             on fused kernels, so there "auto" fuses too.
     """
@@ -101,6 +102,7 @@ class ChooseForm(Pass):
                 self._unroll(module, graph, node, report, _because(estimate))
                 return
             if wish == "fused":
+                self._check_quantisable(module, graph)
                 op = _check_fusable(graph, node, scan, self.target)
                 scan_to_fused_call(module, graph, node)
                 report.fused("form-fused", name, f"becomes one {op}{_because(estimate)}")
@@ -110,6 +112,15 @@ class ChooseForm(Pass):
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
             estimate = None
         self._loop(module, graph, node, report, estimate)
+
+    def _check_kept(self, name: str, scan: Scan, report: PassReport) -> None:
+        if self.state == "persist" and scan.xs and scan.states:
+            report.refused(
+                "state-not-kept",
+                name,
+                "starts anew at every run: only fused kernels keep a state from one to the next",
+                "Make its states inputs and outputs of the model, and convert with state='reset'.",
+            )
 
     def _estimate(
         self, module: Module, node: Node, scan: Scan, recurrences: int
@@ -148,6 +159,7 @@ class ChooseForm(Pass):
             self._check_unrollable(scan)
         steps, name = known_trip_count(scan), node.name
         keeps = scan.unrolled and not wished and not why
+        self._check_kept(name, scan, report)
         unroll_scan(module, graph, _spelled_for_loops(module, graph, node))
         text = f"keeps its {steps} unrolled steps" if keeps else f"unrolled into {steps} steps{why}"
         report.note("form-unroll", name, text)
@@ -162,6 +174,7 @@ class ChooseForm(Pass):
         estimate: Estimate | None,
     ) -> None:
         name, scan = node.name, Scan.of(node)
+        self._check_kept(name, scan, report)
         loop = _spelled_for_loops(module, graph, node)
         tile = self.steps or (estimate.tile if estimate else 1)
         tiled = tile_scan(module, graph, loop, tile) if tile > 1 else None
@@ -177,6 +190,15 @@ class ChooseForm(Pass):
             what += f": form={scan.form or self.form}"
         report.note("form-while", name, what)
         report.count("loops")
+
+    def _check_quantisable(self, module: Module, graph: Graph) -> None:
+        if self.quantize == "int8" and graph is not module.graph:
+            raise Refused(
+                "form-fused-integers",
+                "cannot be fused: it stands inside of a loop or a condition, where kernels are not "
+                "quantised to integers",
+                "Take it out, or convert with quantize='dynamic'.",
+            )
 
     def _check_unrollable(self, scan: Scan) -> None:
         trip = known_trip_count(scan)
