@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tf_keras
 
-from model_check import Array, Model
+from model_check import Array, Model, drawn
 from recurrent_fronts import feeds, said
 from recurrent_models import DEPTH, STEPS, Group, Recipe
 
@@ -22,7 +22,7 @@ def keras_model(recipe: Recipe) -> Model:
     version = tf_keras if recipe.front == "keras 2" else keras
     model = KerasFront(recipe, version).build()
     random = np.random.default_rng(recipe.seed)
-    values = [random.uniform(-0.5, 0.5, w.shape).astype(np.float32) for w in model.weights]
+    values = [drawn(random, w.shape, recipe.coarse) for w in model.weights]
     model.set_weights(values)
 
     def given(batch: int) -> dict[str, Array]:

@@ -34,7 +34,7 @@ KERNELS = {
 """Operator -> how many recurrences it runs."""
 ILLEGAL = ("CUSTOM", "Flex", "TensorList")
 
-GOOD = ("fused", "refused", "noise")
+GOOD = ("fused", "refused", "noise", "right")
 """What may happen to a model; everything else is a bug."""
 
 
@@ -74,7 +74,8 @@ class Outcome:
 
     Attributes:
         status: "fused": all that is exactly a kernel's, and nothing is wrong; "refused": not all
-            of it, with a reason; "noise": random, so not compared; bugs: "wrong", "failed"
+            of it, with a reason; "noise": random, so not compared; "right": with options of
+            `option_check`, which does not count what is fused; bugs: "wrong", "failed"
             (an exception), "silent" (not fused and no reason), "illegal" (Flex, custom or list
             ops), "too much" (more fused than is exact).
         detail: one line.
@@ -156,7 +157,7 @@ def _difference_in(model: Model, runner: Interpreter) -> tuple[float, str]:
         wanted = [np.asarray(value) for value in model.wanted(feeds)]
         for invoke in range(INVOKES):
             try:
-                found = list(runner.run(dict(_named(runner, feeds))).values())
+                found = list(runner.run(named(runner, feeds)).values())
             except hintc.HintcError as error:
                 return 0.0, f"invoke {invoke + 1}, batch {batch}: {_line(error)}"
             for at, (one, other) in enumerate(zip(found, wanted, strict=True)):
@@ -171,17 +172,22 @@ def _difference_in(model: Model, runner: Interpreter) -> tuple[float, str]:
     return largest, ""
 
 
-def _named(runner: Interpreter, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """The feeds by the model's names; one model has one input of each rank."""
-    by_rank = {value.ndim: value for value in feeds.values()}
-    names = {info.name for info in runner.inputs}
-    if names == set(feeds):
-        return dict(feeds)
-    return {info.name: by_rank[len(info.shape)] for info in runner.inputs}
+def named(runner: Interpreter, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The feeds by the model's names, in its order."""
+    names = [info.name for info in runner.inputs]
+    if set(names) == set(feeds):
+        return {name: feeds[name] for name in names}
+    return dict(zip(names, feeds.values(), strict=True))
 
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def drawn(random: np.random.Generator, shape: Sequence[int], coarse: bool = False) -> Array:
+    """Weights: spread over ±0.5, or coarse: -0.5, 0 or 0.5, which int8 and float16 hold exactly."""
+    values = random.integers(-1, 2, shape) / 2 if coarse else random.uniform(-0.5, 0.5, shape)
+    return np.asarray(values, np.float32)
 
 
 def frozen(
@@ -191,6 +197,7 @@ def frozen(
     control_flow: int = 2,
     seed: int = 7,
     hinted: bool = False,
+    coarse: bool = False,
     **said: Any,
 ) -> Model:
     """A TF1 graph with seeded weights, frozen by TensorFlow.
@@ -201,6 +208,7 @@ def frozen(
         control_flow: 1 or 2.
         seed: of the weights.
         hinted: whether there are hints, which freezing would else prune.
+        coarse: see `drawn`.
         said: what the model says of itself: kernels, loops, noisy.
     """
     from hinted_graphs import control_flow as control_flow_version
@@ -208,7 +216,7 @@ def frozen(
     with control_flow_version(control_flow), tf.Graph().as_default() as graph:
         inputs, results = build()
         outputs = [tf.identity(r, name=f"out_{k}").op.name for k, r in enumerate(results)]
-        graph_def = _with_weights(graph, outputs, seed, hinted)
+        graph_def = _with_weights(graph, outputs, seed, hinted, coarse)
     kept = {node.name for node in graph_def.node}
     names = [name for name in inputs if name in kept]
 
@@ -226,14 +234,14 @@ def frozen(
     return Model(graph_def, given, wanted, names, outputs, **said)
 
 
-def _with_weights(graph: Any, outputs: list[str], seed: int, hinted: bool) -> Any:
+def _with_weights(graph: Any, outputs: list[str], seed: int, hinted: bool, coarse: bool) -> Any:
     variables = v1.global_variables()
     random = np.random.default_rng(seed)
     with v1.Session() as session:
         if not variables:
             return v1.graph_util.extract_sub_graph(graph.as_graph_def(), outputs)
         values = {
-            v.initializer.inputs[1]: random.uniform(-0.5, 0.5, v.shape.as_list()) for v in variables
+            v.initializer.inputs[1]: drawn(random, v.shape.as_list(), coarse) for v in variables
         }
         session.run([v.initializer for v in variables], values)
         kept = outputs + (hintc.find_all_hinted_output_nodes(session=session) if hinted else [])

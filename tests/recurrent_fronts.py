@@ -13,7 +13,7 @@ from tf_keras.src.layers.rnn import legacy_cells
 import hintc
 from hand_written_cells import Step, hand_written
 from hand_written_loops import LOOPS, States, with_lengths
-from model_check import Array, Model, frozen
+from model_check import Array, Model, drawn, frozen
 from recurrent_models import DEPTH, STEPS, Cell, Group, Recipe, Walk
 
 v1 = tf.compat.v1
@@ -38,6 +38,7 @@ def build(recipe: Recipe) -> Model:
         control_flow=recipe.control_flow,
         seed=recipe.seed,
         hinted=recipe.front.startswith("hinted"),
+        coarse=recipe.coarse,
         **said(recipe),
     )
 
@@ -96,7 +97,7 @@ class GraphFront:
         return inputs, [*self._read(recipe.read, recipe.groups[-1], y, states), *taps]
 
     def _array(self, *shape: int) -> Array:
-        return self._random.uniform(-0.5, 0.5, shape).astype(np.float32)
+        return drawn(self._random, shape, self._recipe.coarse)
 
     def _weights(self, *shape: int) -> Any:
         return tf.constant(self._array(*shape))

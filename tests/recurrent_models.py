@@ -168,6 +168,7 @@ class Recipe:
         beside: what else is in the model: "nothing"; "residual": around each group; "attention":
             between groups; "shared": the first group runs on two inputs; "nested": the first group
             runs in an outer loop of two steps.
+        coarse: weights are -0.5, 0 or 0.5, which int8 and float16 hold exactly; else spread.
     """
 
     seed: int
@@ -181,6 +182,7 @@ class Recipe:
     read: tuple[str, ...]
     beside: str
     taps: tuple[str, ...] = ()
+    coarse: bool = False
 
     @property
     def keras(self) -> bool:

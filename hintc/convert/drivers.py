@@ -86,7 +86,7 @@ def compile(
         target: what shall run the model: ``"tflite"``, ``"litert"`` or ``"tflm"`` (TFLite Micro:
             batches become 1, and `convert` refuses what it cannot run).
         state: ``"reset"``: each run starts from the model's initial state, as in TensorFlow;
-            ``"persist"``: from where the last one ended, which fused kernels only can.
+            ``"persist"``: from where the last one ended; all recurrences must be fused then.
         quantize: how `convert` will store the weights (see there), on which the fastest form
             depends; here nothing is quantised.
         check: True, or feeds by input name: compare the result with the source in TensorFlow.
@@ -208,7 +208,7 @@ def convert(
     tflite, samples = legalized.tflite, None
     if representative_dataset is not None:
         chosen = IntegerOptions(
-            representative_dataset, tuple(keep_float), io_dtype, state, kernels or {}
+            representative_dataset, tuple(keep_float), io_dtype, state, target, kernels or {}
         )
         with _timed(report, "quantise"):
             tflite, samples = to_integers(compiled, tflite, chosen, instruments)
@@ -255,12 +255,27 @@ def _compile(
         report.add_pass(run.name, run.report)
         stage = f"pass {run.name}"
         report.timings[stage] = report.timings.get(stage, 0.0) + run.seconds
+    _check_states_kept(report)
     with _timed(report, "lower"):
         graph_def = lower(module)
     report.ops_after = count_ops(graph_def)
     report.fused_ops = count_fused_ops(graph_def)
     report.sizes["lowered"] = graph_def.ByteSize()
     return Compiled(graph_def, module, report, source.inputs, source.outputs, source)
+
+
+def _check_states_kept(report: Report) -> None:
+    """Refuses to let a state that shall persist start anew at every run."""
+    lost = [r for r in report.not_fused if r.code == "state-not-kept"]
+    if lost:
+        node = lost[0].node
+        reasons = [r.reason for r in report.not_fused if r.node == node]
+        raise HintcError(
+            "its state cannot persist between invokes",
+            node=node,
+            why="; ".join([lost[0].reason, *(r for r in reasons if r != lost[0].reason)]),
+            remedy=lost[0].remedy,
+        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from hintc.convert.results import Compiled
 from hintc.convert.samples import ArrayDataset, Dataset, Samples, read_samples
 from hintc.errors import EquivalenceError
 from hintc.instrument import Instrument
+from hintc.ops import Target
 from hintc.precision import float_nodes
 from hintc.report import QuantizationCost
 from hintc.runtime.kernels import AnyKernel
@@ -42,6 +43,7 @@ class IntegerOptions:
     keep_float: tuple[str, ...]
     io_dtype: IoDtype
     state: StateMode
+    target: Target
     kernels: Mapping[str, AnyKernel]
 
 
@@ -74,6 +76,7 @@ def to_integers(
         held=float_nodes(compiled.module),
         io_dtype=options.io_dtype,
         state=options.state,
+        target=options.target,
         progress=progress,
         kernels={**reference_kernels(codes), **options.kernels},
     )

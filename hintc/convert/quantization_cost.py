@@ -47,7 +47,7 @@ def quantization_cost(
         HintcError: a model does not run.
     """
     runner = Interpreter(tflite, kernels=kernels)
-    scales = _Scales(tflite)
+    scales = Scales(tflite)
     pairs: dict[str, list[tuple[Array, Array]]] = {name: [] for name in source.outputs}
     with Session(source.graph_def) as session:
         for feed in feeds:
@@ -66,7 +66,7 @@ def quantization_cost(
     return QuantizationCost(measured_on, len(feeds), dict(zip(names, errors, strict=True)))
 
 
-class _Scales:
+class Scales:
     """Converts between real values and those of a model's int8 inputs and outputs."""
 
     def __init__(self, tflite: bytes) -> None:

@@ -133,6 +133,11 @@ _CONSTRAINTS = (
         targets=("tflm",),
     ),
     Constraint(
+        "TFLite Micro's kernel computes tanh for every activation",
+        lambda use: use.attributes["activation"] == "TANH",
+        targets=("tflm",),
+    ),
+    Constraint(
         "TFLite Micro's kernel gives NaN, without an error, on float input with int8 weights",
         lambda use: use.quantize != "dynamic",
         targets=("tflm",),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hintc.errors import HintcError
 from hintc.runtime.kernels import AnyKernel, Kernels, make_delegates
-from hintc.runtime.tensor_info import Feeds, TensorInfo, bound_feeds
+from hintc.runtime.tensor_info import Feeds, TensorInfo, bound_feeds, unique_names
 
 Array = npt.NDArray[Any]
 RuntimeName = Literal["litert", "tensorflow"]
@@ -220,16 +220,9 @@ def _tensor_names(signature: Any, side: str) -> dict[int, list[str]]:
 def _named(
     details: Sequence[dict[str, Any]], names: Mapping[int, list[str]]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Each detail with its name; a name that comes twice is numbered."""
-    found: dict[str, dict[str, Any]] = {}
-    for detail in details:
-        known = names.get(detail["index"]) or [detail["name"]]
-        name = (known.pop(0) if len(known) > 1 else known[0]).removesuffix(":0")
-        unique, number = name, 1
-        while unique in found:
-            unique, number = f"{name}_{number}", number + 1
-        found[unique] = detail
-    return list(found.items())
+    """Each detail with its name."""
+    tensors = [(int(detail["index"]), str(detail["name"])) for detail in details]
+    return list(zip(unique_names(tensors, names), details, strict=True))
 
 
 def _info(name: str, detail: Mapping[str, Any]) -> TensorInfo:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from hintc.errors import HintcError
 from hintc.runtime.stream import captured_output
-from hintc.runtime.tensor_info import TensorInfo, bound_feeds
+from hintc.runtime.tensor_info import TensorInfo, bound_feeds, unique_names
 
 Array = npt.NDArray[Any]
 
@@ -53,9 +53,14 @@ class MicroInterpreter:
             )
         self._module = importlib.import_module(_MODULE)
         self._interpreter = self._allocated(bytes(model))
-        graph = self._module.convert_bytearray_to_object(bytes(model)).subgraphs[0]
-        self._inputs = self._infos(graph, graph.inputs, self._interpreter.get_input_details)
-        self._outputs = self._infos(graph, graph.outputs, self._interpreter.get_output_details)
+        read = self._module.convert_bytearray_to_object(bytes(model))
+        signature = read.signatureDefs[0] if len(read.signatureDefs or ()) == 1 else None
+        self._inputs = self._infos(
+            read.subgraphs[0].inputs, read, signature and signature.inputs, "input"
+        )
+        self._outputs = self._infos(
+            read.subgraphs[0].outputs, read, signature and signature.outputs, "output"
+        )
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -115,14 +120,23 @@ class MicroInterpreter:
         except (ValueError, RuntimeError) as error:
             raise _failed(error, captured.text if captured else "") from error
 
-    def _infos(self, graph: Any, tensors: Sequence[int], details: Any) -> tuple[TensorInfo, ...]:
+    def _infos(
+        self, tensors: Sequence[int], model: Any, named: Any, side: str
+    ) -> tuple[TensorInfo, ...]:
+        known: dict[int, list[str]] = {}
+        for entry in named or ():
+            known.setdefault(int(entry.tensorIndex), []).append(_text(entry.name))
+        there = [(int(t), _text(model.subgraphs[0].tensors[t].name)) for t in tensors]
         found = []
-        for at, index in enumerate(tensors):
-            detail = details(at)
-            name = graph.tensors[index].name.decode("utf-8", "replace").removesuffix(":0")
+        for at, name in enumerate(unique_names(there, known)):
+            detail = getattr(self._interpreter, f"get_{side}_details")(at)
             shape = tuple(int(size) for size in detail["shape"])
             found.append(TensorInfo(name, shape, np.dtype(detail["dtype"])))
         return tuple(found)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
 
 
 def tried_arena(model: bytes) -> int:

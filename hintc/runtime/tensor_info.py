@@ -30,6 +30,27 @@ class TensorInfo:
     dtype: np.dtype[Any]
 
 
+def unique_names(
+    tensors: Sequence[tuple[int, str]], known: Mapping[int, Sequence[str]]
+) -> list[str]:
+    """A name for each tensor; one that comes twice is numbered.
+
+    Args:
+        tensors: index and name of each.
+        known: index -> its names in the signature: several where results are the same tensor.
+    """
+    found: dict[str, None] = {}
+    waiting = {index: list(names) for index, names in known.items()}
+    for index, own in tensors:
+        names = waiting.get(index) or [own]
+        name = (names.pop(0) if len(names) > 1 else names[0]).removesuffix(":0")
+        unique, number = name, 1
+        while unique in found:
+            unique, number = f"{name}_{number}", number + 1
+        found[unique] = None
+    return list(found)
+
+
 def bound_feeds(feeds: Feeds, infos: Sequence[TensorInfo]) -> list[Array]:
     """The feeds in the order of the inputs `infos`, checked against their dtypes and shapes.
 

@@ -46,7 +46,7 @@ def remove_unused_storage(model: Model) -> None:
 
     Signatures and metadata follow. Subgraphs keep their numbers.
     """
-    remove_unused_codes(model)
+    _remove_unused_codes(model)
     for number, subgraph in enumerate(model.subgraphs):
         _keep_tensors(model, subgraph, number)
     _keep_buffers(model)
@@ -61,7 +61,7 @@ def _is_used(subgraph: Subgraph, op: Operator) -> bool:
     return any(index in read or subgraph.tensor(index).isVariable for index in op.outputs)
 
 
-def remove_unused_codes(model: Model) -> None:
+def _remove_unused_codes(model: Model) -> None:
     """Removes operator codes that no operator has."""
     used = sorted({op.opcodeIndex for _, op in model.operators()})
     new = {old: number for number, old in enumerate(used)}

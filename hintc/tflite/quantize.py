@@ -14,11 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from hintc.errors import HintcError
+from hintc.ops import Target
 from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.stream import captured_output
 from hintc.tflite.calibrate import Progress, tensor_ranges, with_intermediates
 from hintc.tflite.cell_ranges import too_large
 from hintc.tflite.dequantize import recompute_constants
+from hintc.tflite.fine_products import coarsen_fine_products
 from hintc.tflite.flatbuffer import Model, Subgraph
 from hintc.tflite.integer_ends import make_ends_integer
 from hintc.tflite.keep_float import float_tensors, held_tensors
@@ -29,6 +31,7 @@ from hintc.tflite.moved_values import requantise_moved_values
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.ranges import Ranges, Sample, set_ranges
 from hintc.tflite.runtime_version import raise_runtime_version
+from hintc.tflite.silent_ranges import silent_ranges
 from hintc.tflite.state import StateMode
 from hintc.tflite.state_cut import cut_states, join_states
 from hintc.tflite.weights import WeightStore
@@ -63,6 +66,7 @@ def quantize_to_int8(
     held: frozenset[str] = frozenset(),
     io_dtype: IoDtype = "float32",
     state: StateMode = "reset",
+    target: Target = "tflite",
     progress: Progress = lambda done, total: None,
     kernels: Mapping[str, AnyKernel] | None = None,
 ) -> IntegerModel:
@@ -75,6 +79,7 @@ def quantize_to_int8(
         held: nodes that stay float32 if the model still has them.
         io_dtype: of the model's float inputs and outputs.
         state: as the model was legalised.
+        target: likewise.
         progress: called after each sample.
         kernels: for its custom operators, which stay in float.
 
@@ -91,14 +96,16 @@ def quantize_to_int8(
     ranges = tensor_ranges(
         model, samples, persist=state == "persist", progress=progress, kernels=kernels
     )
+    ranges |= silent_ranges(model, ranges)
     set_ranges(model, ranges)
     main = model.subgraphs[0]
     notes: list[Note] = []
     hybrid: list[str] = []
     for kernel, reason in _float_kernels(main, ranges):
         if kernel.name not in kept:
-            notes.append(Note(kernel.layer, _in_float(kernel, reason)))
-            (kept if kernel.no_int8_weights else hybrid).append(kernel.name)
+            weights = kernel.no_int8_weights(target)
+            notes.append(Note(kernel.layer, _in_float(reason, weights)))
+            (kept if weights else hybrid).append(kernel.name)
     for name, reason in _float_operators(model):
         notes.append(Note(name, f"stays in float arithmetic: {reason}"))
         kept.append(name)
@@ -110,6 +117,7 @@ def quantize_to_int8(
     main = quantised.subgraphs[0]
     _repair_scales(main)
     requantise_moved_values(quantised)
+    coarsen_fine_products(quantised)
     join_states(main, cut)
     _read_floats(main)
     _shrink_weights(main, hybrid)
@@ -132,8 +140,7 @@ def _float_kernels(subgraph: Subgraph, ranges: Ranges) -> Iterator[tuple[Kernel,
             yield kernel, reason
 
 
-def _in_float(kernel: Kernel, reason: str) -> str:
-    weights = kernel.no_int8_weights
+def _in_float(reason: str, weights: str) -> str:
     if weights:
         return f"stays in float arithmetic and keeps its float32 weights: {reason}; {weights}"
     return f"stays in float arithmetic, with int8 weights: {reason}"

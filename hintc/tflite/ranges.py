@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from hintc.errors import HintcError
 from hintc.runtime.interpreter import Interpreter
@@ -37,14 +36,6 @@ def set_ranges(model: Model, ranges: Ranges) -> None:
         if tensor.quantization is None:
             tensor.quantization = schema().QuantizationParametersT()
         tensor.quantization.min, tensor.quantization.max = [low], [high]
-
-
-def stored_range(tensor: Any) -> Range | None:
-    """What TensorFlow's calibrator wrote into a tensor."""
-    quantization = tensor.quantization
-    if quantization is None or quantization.min is None or not len(quantization.min):
-        return None
-    return float(quantization.min[0]), float(quantization.max[0])
 
 
 def runs(

@@ -53,7 +53,7 @@ class StateWriter:
 
         Raises:
             HintcError: an initial state of the wrong shape or dtype, or, in mode ``persist``, a
-                dynamic batch or an initial state that is not zero.
+                dynamic size of any input or an initial state that is not zero.
         """
         batch = self._batch_size(call)
         variable = self._graph.add_tensor(
@@ -88,6 +88,15 @@ class StateWriter:
                 why="a state that persists between invokes starts from zero",
                 remedy="Convert with state='reset'.",
             )
+        for tensor in self._graph.graph.inputs:
+            shape = self._graph.shape(tensor)
+            if shape is None or -1 in shape:
+                raise call.error(
+                    "its state cannot persist between invokes",
+                    why=f"sizes of the input '{self._graph.tensor_name(tensor)}' are dynamic, and "
+                    "the interpreters set all states to zero when an input gets another size",
+                    remedy="Fix the number of steps of one invoke, 1 for a step at a time.",
+                )
 
     def _fill(self, call: FusedCall, batch: int, width: int, variable: int) -> list[Operator]:
         sizes, ops = self._state_shape(call, batch, width)

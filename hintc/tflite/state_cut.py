@@ -17,7 +17,7 @@ from hintc.tflite.flatbuffer import Array, Operator, Subgraph
 from hintc.tflite.kernel import Kernel, state_kernels
 from hintc.tflite.prune import remove_unused_producers
 
-SHAPE_OPERAND = {"FILL": 0, "RESHAPE": 1, "BROADCAST_TO": 1, "CAST": None}
+_SHAPE_OPERAND = {"FILL": 0, "RESHAPE": 1, "BROADCAST_TO": 1, "CAST": None}
 """Operators that write a state -> which of their operands is the state's shape."""
 _VERSIONS = {
     ("FILL", np.int8): 3,
@@ -132,7 +132,7 @@ def _cut_writer(subgraph: Subgraph, cut: StateCut, site: _Site, variable: int) -
     if writer is None:
         return []
     name = subgraph.model.op_name(writer)
-    at, shape = SHAPE_OPERAND[name], subgraph.shape(variable)
+    at, shape = _SHAPE_OPERAND[name], subgraph.shape(variable)
     assert shape is not None
     sizes = None if at is None else _cut_operand(subgraph, writer.inputs[at])
     value = _cut_operand(subgraph, writer.inputs[1 if at == 0 else 0])

@@ -59,7 +59,8 @@ class ChooseForm(Pass):
         max_trip: Scans of more steps than this are not unrolled.
         steps: of one iteration of a loop; 0: 1, with optimize_for=latency what is fastest.
         target: for "tflm" "auto" fuses whatever its kernels can do.
-        state: with "persist", "auto" fuses what was recognised: only kernels keep a state.
+        state: with "persist", "auto" fuses what was recognised: only kernels keep a state, and of
+            a recurrence that becomes none a remark says so.
         quantize: what the model will compute in; the fastest form depends on it.
     """
 
@@ -105,6 +106,7 @@ class ChooseForm(Pass):
                 self._unroll(module, graph, node, report, _because(estimate))
                 return
             if wish == "fused":
+                self._check_quantisable(module, graph)
                 op = _check_fusable(graph, node, scan, self.target)
                 scan_to_fused_call(module, graph, node)
                 because = _because(estimate) if estimate else self._without_estimate(scan)
@@ -115,6 +117,15 @@ class ChooseForm(Pass):
             report.refused(refusal.code, name, refusal.reason, refusal.remedy)
             estimate = None
         self._loop(module, graph, node, report, estimate)
+
+    def _check_kept(self, name: str, scan: Scan, report: PassReport) -> None:
+        if self.state == "persist" and scan.xs and scan.states:
+            report.refused(
+                "state-not-kept",
+                name,
+                "starts anew at every run: only fused kernels keep a state from one to the next",
+                "Make its states inputs and outputs of the model, and convert with state='reset'.",
+            )
 
     def _estimate(
         self, module: Module, node: Node, scan: Scan, recurrences: int
@@ -165,10 +176,10 @@ class ChooseForm(Pass):
             self._check_unrollable(scan)
         steps, name = known_trip_count(scan), node.name
         keeps = scan.unrolled and not wished and not why
+        self._check_kept(name, scan, report)
         unroll_scan(module, graph, self._spelled_for_loops(module, graph, node))
         text = f"keeps its {steps} unrolled steps" if keeps else f"unrolled into {steps} steps{why}"
         report.note("form-unroll", name, text)
-        self._say_that_no_state_is_kept(name, scan, report)
         report.count("unrolled")
 
     def _loop(
@@ -180,6 +191,7 @@ class ChooseForm(Pass):
         estimate: Estimate | None,
     ) -> None:
         name, scan = node.name, Scan.of(node)
+        self._check_kept(name, scan, report)
         loop = self._spelled_for_loops(module, graph, node)
         tile = self.steps or (estimate.tile if estimate else 1)
         tiled = tile_scan(module, graph, loop, tile) if tile > 1 else None
@@ -194,7 +206,6 @@ class ChooseForm(Pass):
         elif scan.fusion is not None and "while" in (scan.form, self.form):
             what += ": form=while"
         report.note("form-while", name, what)
-        self._say_that_no_state_is_kept(name, scan, report)
         report.count("loops")
 
     def _spelled_for_loops(self, module: Module, graph: Graph, node: Node) -> Node:
@@ -207,14 +218,13 @@ class ChooseForm(Pass):
             keep_states_in_float(module, node)
         return node
 
-    def _say_that_no_state_is_kept(self, name: str, scan: Scan, report: PassReport) -> None:
-        if self.state == "persist" and scan.states:
-            report.refused(
-                "state-not-kept",
-                name,
-                "starts each run from its initial state, although state=persist",
-                "Only fused kernels keep a state; another remark says why it is none. Or make its "
-                "states inputs and outputs of the model.",
+    def _check_quantisable(self, module: Module, graph: Graph) -> None:
+        if self.quantize == "int8" and graph is not module.graph:
+            raise Refused(
+                "form-fused-integers",
+                "cannot be fused: it stands inside of a loop or a condition, where kernels are not "
+                "quantised to integers",
+                "Take it out, or convert with quantize='dynamic'.",
             )
 
     def _check_unrollable(self, scan: Scan) -> None:

@@ -9,14 +9,15 @@ that go through time from its end rest first; there each sequence is turned by i
 after. Bit for bit the same, if there are as many lengths as rows, or one.
 
 Refuses, with a remark, when the final value of a state is read that is not an output of each step,
-and when an output is read that is neither zero nor the last one beyond the length.
+when an output is read that is neither zero nor the last one beyond the length, and when states
+shall persist from one run to the next, which would go on from beyond the length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from hintc.graphdef.emit import Emitter, known_array
 from hintc.graphdef.shapes import (
@@ -41,9 +42,14 @@ from hintc_passes.scans.step import Step, add_in_place_of, new_step, rewrite_sca
 @register
 @dataclass(frozen=True)
 class PeelLengths(Pass):
-    """Run sequences of different lengths in full, and mask the outputs."""
+    """Run sequences of different lengths in full, and mask the outputs.
+
+    Args:
+        state: with "persist" nothing is peeled.
+    """
 
     name: ClassVar[str] = "peel-lengths"
+    state: Literal["reset", "persist"] = "reset"
 
     @shapes_remembered()
     def run(self, module: Module) -> PassReport:
@@ -59,6 +65,9 @@ class PeelLengths(Pass):
             report.refused("lengths-output", name, *_EARLY)
         if freeze is None or side_effects(step.graph):
             return
+        if self.state == "persist":
+            report.refused("lengths-persist", name, *_GOES_ON)
+            return
         try:
             _Peeling(module, graph, node, step, freeze).run()
         except Refused as refusal:
@@ -71,6 +80,11 @@ class PeelLengths(Pass):
 _EARLY = (
     "keeps its sequence lengths inside: an output of each step is read before they apply to it",
     "Let the output be zero, or the last one, beyond the length in the step itself.",
+)
+_GOES_ON = (
+    "has sequence lengths, and its state shall persist: a kernel, which runs all steps, would go "
+    "on from beyond the length",
+    "Give all rows of an invoke the same number of steps, and leave the lengths out.",
 )
 
 
