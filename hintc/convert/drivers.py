@@ -196,7 +196,7 @@ def convert(
     tflite, samples = legalized.tflite, None
     if representative_dataset is not None:
         chosen = IntegerOptions(
-            representative_dataset, tuple(keep_float), io_dtype, state, kernels or {}
+            representative_dataset, tuple(keep_float), io_dtype, target, state, kernels or {}
         )
         with _timed(report, "quantise"):
             tflite, samples = to_integers(compiled, tflite, chosen, instruments)

@@ -14,6 +14,7 @@ from hintc.convert.results import Compiled
 from hintc.convert.samples import ArrayDataset, Dataset, Samples, read_samples
 from hintc.errors import EquivalenceError
 from hintc.instrument import Instrument
+from hintc.ops import Target
 from hintc.report import QuantizationCost
 from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.tensor_info import TensorInfo
@@ -39,6 +40,7 @@ class IntegerOptions:
     dataset: Dataset | ArrayDataset
     keep_float: tuple[str, ...]
     io_dtype: IoDtype
+    target: Target
     state: StateMode
     kernels: Mapping[str, AnyKernel]
 
@@ -70,6 +72,7 @@ def to_integers(
         samples.calibration,
         keep_float=options.keep_float,
         io_dtype=options.io_dtype,
+        target=options.target,
         state=options.state,
         progress=progress,
         kernels={**reference_kernels(codes), **options.kernels},

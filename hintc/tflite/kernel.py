@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hintc.errors import HintcError
-from hintc.ops import AttributeValue, BuiltinLowering, FusedOp, Quantize, Use, declared
+from hintc.ops import AttributeValue, BuiltinLowering, FusedOp, Quantize, Target, Use, declared
 from hintc.tflite.flatbuffer import Operator, Subgraph
 from hintc.tflite.schema import schema
 
@@ -75,17 +75,15 @@ class Kernel:
         violated = [c for c in self.lowering.integer if not c.holds(self._use("int8"))]
         return "; ".join(constraint.reason for constraint in violated)
 
-    @property
-    def no_int8_weights(self) -> str:
-        """Why a kernel on float values does not have int8 weights; "" where it may."""
-        violated = self.fused.violated(self._use("dynamic"))
+    def violated(self, quantize: Quantize | None, target: Target) -> str:
+        """Why the kernel is not legal so; "" where it is."""
+        violated = self.fused.violated(self._use(quantize, target))
         return "; ".join(constraint.reason for constraint in violated)
 
-    def _use(self, quantize: Quantize) -> Use:
+    def _use(self, quantize: Quantize | None, target: Target = "tflite") -> Use:
         shape = self.subgraph.shape(self.operands[self.fused.slot_names[0]])
         dynamic = shape is None or min(shape, default=0) < 0
-        slots = frozenset(self.operands)
-        return Use(slots, self.attributes, quantize=quantize, dynamic_batch=dynamic)
+        return Use(frozenset(self.operands), self.attributes, target, quantize, dynamic)
 
     def error(self, what: str, *, why: str | None = None, remedy: str | None = None) -> HintcError:
         """A `HintcError` that names this kernel."""

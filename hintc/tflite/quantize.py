@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hintc.errors import HintcError
+from hintc.ops import Target
 from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.stream import captured_output
 from hintc.tflite.calibrate import Progress, tensor_ranges, with_intermediates
@@ -60,6 +61,7 @@ def quantize_to_int8(
     *,
     keep_float: Sequence[str] = (),
     io_dtype: IoDtype = "float32",
+    target: Target = "tflite",
     state: StateMode = "reset",
     progress: Progress = lambda done, total: None,
     kernels: Mapping[str, AnyKernel] | None = None,
@@ -71,6 +73,7 @@ def quantize_to_int8(
         samples: values of the inputs, in order, that the ranges come from; at least one.
         keep_float: layers or nodes that stay float32.
         io_dtype: of the model's float inputs and outputs.
+        target: what shall run it; in ``"tflm"`` kernels that stay in float keep float32 weights.
         state: as the model was legalised.
         progress: called after each sample.
         kernels: for its custom operators, which stay in float.
@@ -94,8 +97,9 @@ def quantize_to_int8(
     hybrid: list[str] = []
     for kernel, reason in _float_kernels(main, ranges):
         if kernel.name not in kept:
-            notes.append(Note(kernel.layer, _in_float(kernel, reason)))
-            (kept if kernel.no_int8_weights else hybrid).append(kernel.name)
+            weights = kernel.violated("dynamic", target)
+            notes.append(Note(kernel.layer, _in_float(reason, weights)))
+            (kept if weights else hybrid).append(kernel.name)
     for name, reason in _float_operators(model):
         notes.append(Note(name, f"stays in float arithmetic: {reason}"))
         kept.append(name)
@@ -128,8 +132,8 @@ def _float_kernels(subgraph: Subgraph, ranges: Ranges) -> Iterator[tuple[Kernel,
             yield kernel, reason
 
 
-def _in_float(kernel: Kernel, reason: str) -> str:
-    weights = kernel.no_int8_weights
+def _in_float(reason: str, weights: str) -> str:
+    """What is said of a kernel in float; `weights`: why they are not int8."""
     if weights:
         return f"stays in float arithmetic and keeps its float32 weights: {reason}; {weights}"
     return f"stays in float arithmetic, with int8 weights: {reason}"
