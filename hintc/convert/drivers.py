@@ -14,7 +14,7 @@ from hintc.convert.check import (
     check_model,
     chosen_feeds,
     compare,
-    try_in_micro,
+    try_on_target,
 )
 from hintc.convert.count import count_fused_ops, count_ops
 from hintc.convert.integers import IntegerOptions, to_integers
@@ -204,8 +204,7 @@ def convert(
     report.operators = dict(op_counts(tflite).most_common())
     _count_kernels(report, legalized.lowered)
     report.sizes["tflite"] = len(tflite)
-    if target == "tflm":
-        try_in_micro(compiled, tflite)
+    try_on_target(compiled, tflite, target)
     if feeds or samples is not None:
         with _timed(report, "check"):
             check_references(compiled, feeds)

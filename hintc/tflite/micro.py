@@ -17,6 +17,7 @@ from hintc.ops import Quantize
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.kernel import Kernel, state_kernels
 from hintc.tflite.micro_operators import MOVES, OPERATORS, TAKES, UNSCALED
+from hintc.tflite.plain_integers import has_scale
 
 _WEIGHED = frozenset(
     (
@@ -130,11 +131,11 @@ def _check_kernel(subgraph: Subgraph, op: Operator) -> None:
     """Refuses dtypes that the operator's kernel does not take."""
     name = subgraph.model.op_name(op)
     takes = TAKES.get(name)
-    if takes is None:
+    if takes is None or op.inputs[takes.first] < 0:
         return
     first, second = _dtype(subgraph, op, takes.first), _dtype(subgraph, op, takes.second)
     seconds = takes.firsts.get(first, frozenset())
-    if first in UNSCALED and name not in MOVES and not _has_scale(subgraph, op.inputs[takes.first]):
+    if first in UNSCALED and name not in MOVES and not has_scale(subgraph, op.inputs[takes.first]):
         said = f"{first} without a scale"
     elif seconds and (second in seconds or "" in seconds):
         return
@@ -157,11 +158,6 @@ def _dtype(subgraph: Subgraph, op: Operator, place: int) -> str:
     tensors = op.outputs if place < 0 else op.inputs
     at = max(place, 0)
     return str(subgraph.dtype(tensors[at])) if at < len(tensors) and tensors[at] >= 0 else ""
-
-
-def _has_scale(subgraph: Subgraph, tensor: int) -> bool:
-    quantization = subgraph.tensor(tensor).quantization
-    return quantization is not None and quantization.scale is not None
 
 
 def _check_variant(kernel: Kernel) -> None:
