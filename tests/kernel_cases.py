@@ -1,8 +1,8 @@
 """The table of fused kernels: op × variant × dtype, each a random call of the op.
 
 `tests/test_kernel_table.py` and, for the dtype *integers*, `tests/test_integer_kernels.py` run all
-cells that are right, and check that none of the others is emitted. `tests/kernel_page.py` makes a
-page of it.
+cells that are right, and check that none of the others is emitted; `tests/test_micro_kernels.py`
+does so for TFLite Micro. `tests/kernel_page.py` makes a page of it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from hintc.ops import (
     FusedOp,
     OperandSlot,
     Quantize,
+    Target,
     Use,
 )
 from hintc.ops.arithmetic import EXACT, Exact, Hybrid
@@ -140,14 +141,28 @@ class Case:
     @property
     def use(self) -> Use:
         """The call as constraints see it."""
+        return self.use_on("tflite")
+
+    def use_on(self, target: Target) -> Use:
+        """The call as constraints see it, for this target."""
         attributes = self.op.checked_attributes(self.attributes)
         dynamic = self.batches is DYNAMIC
-        return Use(frozenset(self._slots), attributes, "tflite", self.quantize, dynamic)
+        return Use(frozenset(self._slots), attributes, target, self.quantize, dynamic)
 
     @property
     def outcome(self) -> str:
         """What hintc makes of the cell, by what was measured of the kernels."""
         return _integer_outcome(self) if self.dtype == INTEGERS else _outcome(self)
+
+    @property
+    def in_micro(self) -> Case:
+        """The cell as TFLite Micro gets it: with a batch of one size."""
+        return replace(self, variant=self.variant.laid_out("", "fixed batch"))
+
+    @property
+    def micro_outcome(self) -> str:
+        """What hintc makes of the cell for TFLite Micro, by what was measured of its kernels."""
+        return _micro_outcome(self)
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -384,6 +399,17 @@ def _integer_outcome(case: Case) -> str:
         return REFUSED
     wrong = "activation" in attributes or "proj_clip" in attributes
     return HYBRID if wrong or features >= {"peephole", "projection"} else RIGHT
+
+
+def _micro_outcome(case: Case) -> str:
+    """It has two of the kernels, without an LSTM's variants, and none that mixes types."""
+    variants = case.variant.features - {"states", "fixed batch"}
+    tanh = case.attributes.get("activation", "TANH") == "TANH"
+    if variants or case.dtype not in ("float32", INTEGERS):
+        return REFUSED
+    if case.op is SVDF:
+        return FLOAT if case.dtype == INTEGERS else RIGHT
+    return RIGHT if case.op is UNIDIRECTIONAL_SEQUENCE_LSTM and tanh else REFUSED
 
 
 CASES = [Case(op, variant, dtype) for op, variant in _variants() for dtype in DTYPES]

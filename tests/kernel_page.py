@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from hintc.ops import BuiltinLowering, FusedOp
-from kernel_cases import CASES, DTYPES, INTEGERS, RIGHT, Case
+from hintc.ops import BuiltinLowering, FusedOp, Target
+from kernel_cases import CASES, DTYPES, INTEGERS, REFUSED, RIGHT, Case
+
+MICRO = "TFLite Micro"
 
 
 def page() -> str:
@@ -14,6 +16,7 @@ def page() -> str:
     ops = {case.op.name: case.op for case in CASES}
     right = sum(case.outcome == RIGHT for case in CASES)
     integers = sum(case.outcome == RIGHT and case.dtype == INTEGERS for case in CASES)
+    in_micro = sum(case.micro_outcome != REFUSED for case in CASES)
     tables = "\n\n".join(_table(op) for op in ops.values())
     return f"""# Fused kernels
 
@@ -43,7 +46,7 @@ The kernels take these uses without a complaint. Seen on TensorFlow 2.21 and on 
 
 | kernel | variant | what happens | why | what hintc does instead |
 |---|---|---|---|---|
-{_broken(list(ops.values()))}
+{_broken(list(ops.values()), "tflite")}
 
 Beside these the integer LSTM kernels are wrong with some scales, which hintc never gives them: with
 one of the cell state below 2⁻¹⁵ or above 2⁻⁹ (portable_tensor_utils.cc, ApplyTanh, knows six bits
@@ -57,16 +60,38 @@ SVDF has an integer kernel too, which hintc does not use.
 Refused is also what a kernel does not have: the two directions of a bidirectional one are of one
 size, and an auxiliary input is as wide as the input.
 
+## In TFLite Micro
+
+The cells again, with a batch of one size, in the interpreter of the package
+tflite-micro 0.dev20261023182759: {in_micro} of them run and are tests there too, the others are
+refused before a file is written, for the rules of `hintc/ops`, target tflm. It has kernels of
+`UNIDIRECTIONAL_SEQUENCE_LSTM` and `SVDF`; the column *TFLite Micro* of their tables names the
+dtypes that run. The others it does not have.
+
+*Right* is to 2e-6 on floats. On integers outputs are within one step of int8 of TFLite's kernel, a
+twentieth of a step on average, and cell states within 80 steps of int16: its sigmoid and tanh are
+tables (reference/integer_ops/logistic.h and tanh.h), TFLite's are polynomials. SVDF in a model of
+integers computes with floats.
+
+What it does not take it says when it prepares (lstm_eval.cc, ValidateTensorStatus, wants the
+weights of all four gates, no peepholes, projection or layer normalisation; dequantize_common.cc
+knows no float16). These uses it takes without a complaint, or crashes on:
+
+| kernel | variant | what happens | why | what hintc does instead |
+|---|---|---|---|---|
+{_broken(list(ops.values()), "tflm")}
+
 {tables}
 """
 
 
-def _broken(ops: list[FusedOp]) -> str:
+def _broken(ops: list[FusedOp], target: Target) -> str:
+    """Rows of what the kernels get wrong on `target`, and not on all."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for op in ops:
         assert isinstance(op.lowering, BuiltinLowering)
         for constraint in (*op.constraints, *op.lowering.integer):
-            if constraint.broken:
+            if constraint.broken and target == constraint.targets[0]:
                 fact = constraint.broken
                 key = (fact.variant, fact.symptom, fact.cause, fact.instead)
                 rows.setdefault(key, []).append(f"`{op.name}`")
@@ -78,11 +103,14 @@ def _table(op: FusedOp) -> str:
     layouts = list(dict.fromkeys(case.variant.layout for case in cases))
     names = list(dict.fromkeys(case.variant.name for case in cases))
     titles = [layout or "a single step" for layout in layouts]
-    rows = [[*titles, INTEGERS]]
+    micro = [case for case in cases if case.micro_outcome != REFUSED]
+    rows = [[*titles, INTEGERS, *([MICRO] if micro else [])]]
     for name in names:
         variants = [case for case in cases if case.variant.name == name]
         of_layout = [[c for c in variants if c.variant.layout == layout] for layout in layouts]
         rows.append([*map(_on_floats, of_layout), _on_integers(variants)])
+        if micro:
+            rows[-1].append(_in_micro(variants))
     head, *body = ("| " + " | ".join(row) + " |" for row in _with_names(rows, names))
     return "\n".join([f"## {op.name}\n", head, f"|---|{'---|' * len(rows[0])}", *body])
 
@@ -108,6 +136,15 @@ def _on_integers(cases: list[Case]) -> str:
         if case.dtype == INTEGERS:
             by_outcome.setdefault(case.outcome, []).append(case.variant.layout)
     return "; ".join(_outcomes(by_outcome, sum(map(len, by_outcome.values()))))
+
+
+def _in_micro(cases: list[Case]) -> str:
+    """What becomes of one variant in TFLite Micro, the same in all layouts."""
+    found = {case.dtype: case.micro_outcome for case in cases if case.micro_outcome != REFUSED}
+    by_outcome: dict[str, list[str]] = {}
+    for dtype, outcome in found.items():
+        by_outcome.setdefault(outcome, []).append(dtype)
+    return "; ".join(f"{' and '.join(d)}: {o}" for o, d in by_outcome.items()) or REFUSED
 
 
 def _outcomes(by_outcome: dict[str, list[str]], count: int) -> Iterator[str]:

@@ -137,7 +137,11 @@ def test_the_declarations_say_what_is_broken() -> None:
         broken = {c.broken.variant for c in case.op.violated(case.use) if c.broken}
         assert bool(broken) == (case.outcome != RIGHT), case.name
         seen |= {(case.op.name, variant) for variant in broken}
-        said |= {(case.op.name, c.broken.variant) for c in case.op.constraints if c.broken}
+        said |= {
+            (case.op.name, c.broken.variant)
+            for c in case.op.constraints
+            if c.broken and "tflite" in c.targets
+        }
     assert said == seen
 
 

@@ -15,6 +15,7 @@ from hintc.near import did_you_mean, some
 from hintc.ops import Target
 from hintc.report import Report
 from hintc.runtime import kernels as runtime_kernels
+from hintc.runtime.interpreter import Interpreter, RuntimeName, installed
 from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.micro import micro_installed, tried_arena
 from hintc.source import SourceModel
@@ -34,6 +35,9 @@ float16 weights carry a relative rounding error of 2**-11. Hybrid kernels were m
 1.2e-2 (LSTM) and 7e-2 (RNN) at outputs of order 1, and two stacked LSTMs of 64 cells with weights
 spread over ±0.5 by 0.12; trained models are much nearer. So this finds wrong weights or wiring, not
 a loss of accuracy: measure that on your data."""
+
+_RUNTIMES: Mapping[Target, RuntimeName] = {"tflite": "tensorflow", "litert": "litert"}
+_PACKAGES: Mapping[RuntimeName, str] = {"tensorflow": "tensorflow", "litert": "ai-edge-litert"}
 
 
 def chosen_feeds(check: Any) -> Feeds:
@@ -102,7 +106,34 @@ def check_feed_names(feeds: Feeds, source: SourceModel) -> None:
                 )
 
 
-def try_in_micro(compiled: Compiled, tflite: bytes) -> None:
+def try_on_target(compiled: Compiled, tflite: bytes, target: Target) -> None:
+    """Loads the model in the target's interpreter, which looks for each operator and its version.
+
+    TFLite Micro also runs it; see `_try_in_micro`. Where the interpreter is not installed, a note
+    says that nothing was tried.
+
+    Raises:
+        HintcError: the target cannot run the model.
+    """
+    if target == "tflm":
+        _try_in_micro(compiled, tflite)
+        return
+    runtime = _RUNTIMES[target]
+    if runtime not in installed():
+        text = f"not tried in {_PACKAGES[runtime]}, which is not installed"
+        compiled.report.add_notes("target", [(compiled.outputs[0], text)])
+        return
+    try:
+        Interpreter(tflite, runtime=runtime, delegates=False)
+    except HintcError as error:
+        raise HintcError(
+            f"the {_PACKAGES[runtime]} that is installed cannot load the model",
+            why=error.why,
+            remedy="Install a newer one.",
+        ) from error
+
+
+def _try_in_micro(compiled: Compiled, tflite: bytes) -> None:
     """Runs the model once in TFLite Micro, on zeros, and reports how much memory that takes.
 
     Without the package tflite-micro the memory is estimated, and a note says that nothing ran.

@@ -14,7 +14,7 @@ from hintc.convert.check import (
     check_model,
     chosen_feeds,
     compare,
-    try_in_micro,
+    try_on_target,
 )
 from hintc.convert.count import count_fused_ops, count_ops
 from hintc.convert.integers import IntegerOptions, to_integers
@@ -208,7 +208,7 @@ def convert(
     tflite, samples = legalized.tflite, None
     if representative_dataset is not None:
         chosen = IntegerOptions(
-            representative_dataset, tuple(keep_float), io_dtype, state, target, kernels or {}
+            representative_dataset, tuple(keep_float), io_dtype, target, state, kernels or {}
         )
         with _timed(report, "quantise"):
             tflite, samples = to_integers(compiled, tflite, chosen, instruments)
@@ -216,8 +216,7 @@ def convert(
     report.operators = dict(op_counts(tflite).most_common())
     _count_kernels(report, legalized.lowered)
     report.sizes["tflite"] = len(tflite)
-    if target == "tflm":
-        try_in_micro(compiled, tflite)
+    try_on_target(compiled, tflite, target)
     if feeds or samples is not None:
         with _timed(report, "check"):
             check_references(compiled, feeds)

@@ -42,8 +42,8 @@ class IntegerOptions:
     dataset: Dataset | ArrayDataset
     keep_float: tuple[str, ...]
     io_dtype: IoDtype
-    state: StateMode
     target: Target
+    state: StateMode
     kernels: Mapping[str, AnyKernel]
 
 
@@ -75,8 +75,8 @@ def to_integers(
         keep_float=options.keep_float,
         held=float_nodes(compiled.module),
         io_dtype=options.io_dtype,
-        state=options.state,
         target=options.target,
+        state=options.state,
         progress=progress,
         kernels={**reference_kernels(codes), **options.kernels},
     )

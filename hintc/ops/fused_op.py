@@ -84,6 +84,8 @@ class Use:
 class Broken:
     """A variant that a kernel takes and gets wrong, measured on TensorFlow 2.21 and LiteRT 2.3.
 
+    Of a constraint for TFLite Micro: measured on tflite-micro 0.dev20261023182759.
+
     Args:
         variant: what is broken, for the page on kernels.
         symptom: what was seen.
@@ -110,6 +112,11 @@ class Constraint:
     broken: Broken | None = None
 
 
+NO_FLOAT16 = Constraint(
+    "TFLite Micro cannot read float16 weights",
+    lambda use: use.quantize != "float16",
+    targets=("tflm",),
+)
 NO_INTEGERS = Constraint("it has no integer kernel", lambda use: False)
 
 

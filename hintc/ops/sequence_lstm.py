@@ -18,6 +18,7 @@ import numpy.typing as npt
 from hintc.ops.activation import ACTIVATIONS, activate, sigmoid
 from hintc.ops.arithmetic import EXACT, Array, Exact
 from hintc.ops.fused_op import (
+    NO_FLOAT16,
     AttributeSpec,
     Broken,
     BuiltinLowering,
@@ -133,20 +134,30 @@ _CONSTRAINTS = (
         targets=("tflm",),
     ),
     Constraint(
-        "TFLite Micro's kernel computes tanh for every activation",
-        lambda use: use.attributes["activation"] == "TANH",
-        targets=("tflm",),
-    ),
-    Constraint(
         "TFLite Micro's kernel gives NaN, without an error, on float input with int8 weights",
         lambda use: use.quantize != "dynamic",
         targets=("tflm",),
+        broken=Broken(
+            "int8 weights",
+            "NaN",
+            "unidirectional_sequence_lstm.cc looks at the type of the input alone, and reads the "
+            "weights as floats",
+            'an error; `quantize="int8"` makes the input int8 too',
+        ),
     ),
     Constraint(
-        "TFLite Micro cannot read float16 weights",
-        lambda use: use.quantize != "float16",
+        "TFLite Micro's kernel knows tanh only",
+        lambda use: use.attributes["activation"] not in ("RELU", "RELU6"),
         targets=("tflm",),
+        broken=Broken(
+            "relu, relu6",
+            "outputs off by 0.5 to 0.7",
+            "lstm_eval.h (CalculateLstmGate) knows sigmoid and tanh, and leaves the cell gate as "
+            "it is otherwise; UpdateLstmHidden takes tanh of the cell state always",
+            "a loop, or an unrolled graph",
+        ),
     ),
+    NO_FLOAT16,
 )
 
 _IN_FLOAT = "the kernel in float arithmetic, with int8 weights"

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hintc.ops.activation import ACTIVATIONS, activate
 from hintc.ops.arithmetic import EXACT, Array, Exact
 from hintc.ops.fused_op import (
+    NO_FLOAT16,
     AttributeSpec,
     Broken,
     BuiltinLowering,
@@ -81,12 +82,19 @@ SVDF = FusedOp(
             "TFLite Micro's kernel crashes without a bias",
             lambda use: "bias" in use.slots,
             targets=("tflm",),
+            broken=Broken(
+                "no bias",
+                "crashes",
+                "svdf_common.cc reads and frees the bias without asking whether there is one",
+                "an error; a hint can name a bias of zeros",
+            ),
         ),
         Constraint(
             "TFLite Micro's kernel takes no float input with int8 weights",
-            lambda use: use.quantize is None,
+            lambda use: use.quantize != "dynamic",
             targets=("tflm",),
         ),
+        NO_FLOAT16,
     ),
 )
 

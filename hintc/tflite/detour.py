@@ -55,7 +55,7 @@ def find_detour(call: FusedCall, target: Target, quantize: Quantize | None) -> D
         return Detour()
     reason = "; ".join(constraint.reason for constraint in violated)
     if all(constraint.broken for constraint in violated):
-        for use in (asked, replace(asked, quantize=None)):
+        for use in _nearest(asked):
             keeps_float = use.quantize != quantize
             if not call.fused.violated(use):
                 return Detour(False, keeps_float, reason)
@@ -66,6 +66,11 @@ def find_detour(call: FusedCall, target: Target, quantize: Quantize | None) -> D
         why=reason,
         remedy="Convert with form='unroll' or form='while', without this kernel.",
     )
+
+
+def _nearest(asked: Use) -> tuple[Use, ...]:
+    """The use itself, and with float32 weights, where models mix such with int8 ones."""
+    return (asked,) if asked.target == "tflm" else (asked, replace(asked, quantize=None))
 
 
 def _has_dynamic_batch(call: FusedCall) -> bool:

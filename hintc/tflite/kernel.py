@@ -75,16 +75,15 @@ class Kernel:
         violated = [c for c in self.lowering.integer if not c.holds(self._use("int8"))]
         return "; ".join(constraint.reason for constraint in violated)
 
-    def no_int8_weights(self, target: Target) -> str:
-        """Why a kernel on float values does not have int8 weights; "" where it may."""
-        violated = self.fused.violated(self._use("dynamic", target))
+    def violated(self, quantize: Quantize | None, target: Target) -> str:
+        """Why the kernel is not legal so; "" where it is."""
+        violated = self.fused.violated(self._use(quantize, target))
         return "; ".join(constraint.reason for constraint in violated)
 
-    def _use(self, quantize: Quantize, target: Target = "tflite") -> Use:
+    def _use(self, quantize: Quantize | None, target: Target = "tflite") -> Use:
         shape = self.subgraph.shape(self.operands[self.fused.slot_names[0]])
         dynamic = shape is None or min(shape, default=0) < 0
-        slots = frozenset(self.operands)
-        return Use(slots, self.attributes, target, quantize, dynamic)
+        return Use(frozenset(self.operands), self.attributes, target, quantize, dynamic)
 
     def error(self, what: str, *, why: str | None = None, remedy: str | None = None) -> HintcError:
         """A `HintcError` that names this kernel."""

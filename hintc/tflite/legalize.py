@@ -24,6 +24,7 @@ from hintc.tflite.filled_constants import fill_constants
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.micro import check_micro
+from hintc.tflite.plain_integers import check_plain_integers
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.runtime_version import raise_runtime_version
 from hintc.tflite.schema import schema
@@ -80,8 +81,9 @@ def legalize(
         smaller (see `loop_copies` and `filled_constants`).
 
     Raises:
-        HintcError: not a TFLite model, a malformed call, or a use that the target cannot run; for
-            ``"tflm"`` whatever it cannot run (see `hintc.tflite.micro.check_micro`).
+        HintcError: not a TFLite model, a malformed call, a use that the target cannot run, or
+            integers that a kernel takes for quantised ones (see `hintc.tflite.plain_integers`);
+            for ``"tflm"`` whatever it cannot run (see `hintc.tflite.micro.check_micro`).
     """
     if quantize == "int8":
         raise HintcError(
@@ -128,6 +130,7 @@ def legalize_model(
     changes = copy_moved_inputs(model) + fill_constants(model)
     if lowered or changes:
         remove_unused_storage(model)
+    check_plain_integers(model)
     if target == "tflm":
         check_micro(model)
     if not lowered and not changes:

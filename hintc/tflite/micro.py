@@ -1,8 +1,7 @@
 """What TFLite Micro can run, and how much memory it takes for it.
 
-The operators are those that its own interpreter has registered: the ones that the Python package
-tflite-micro 0.dev20261023182759 finds, asked one by one (tests/test_micro.py asks again). On a
-device one registers the operators that one needs, from the same kernels.
+`hintc.tflite.micro_operators` has the operators and dtypes, `hintc.ops` the variants of kernels
+with states.
 """
 
 from __future__ import annotations
@@ -14,38 +13,19 @@ import numpy as np
 
 from hintc.errors import HintcError
 from hintc.near import some
+from hintc.ops import Quantize
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
-
-OPERATORS = frozenset(
-    (
-        *("ABS", "ADD", "ADD_N", "ARG_MAX", "ARG_MIN", "ASSIGN_VARIABLE", "AVERAGE_POOL_2D"),
-        *("BATCH_MATMUL", "BATCH_TO_SPACE_ND", "BROADCAST_ARGS", "BROADCAST_TO", "CALL_ONCE"),
-        *("CAST", "CEIL", "CONCATENATION", "CONV_2D", "COS", "CUMSUM", "DEPTHWISE_CONV_2D"),
-        *("DEPTH_TO_SPACE", "DEQUANTIZE", "DIV", "DYNAMIC_UPDATE_SLICE", "ELU"),
-        *("EMBEDDING_LOOKUP", "EQUAL", "EXP", "EXPAND_DIMS", "FILL", "FLOOR", "FLOOR_DIV"),
-        *("FLOOR_MOD", "FULLY_CONNECTED", "GATHER", "GATHER_ND", "GREATER", "GREATER_EQUAL"),
-        *("HARD_SWISH", "IF", "L2_NORMALIZATION", "L2_POOL_2D", "LEAKY_RELU", "LESS"),
-        *("LESS_EQUAL", "LOG", "LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "LOGISTIC"),
-        *("LOG_SOFTMAX", "MAXIMUM", "MAX_POOL_2D", "MEAN", "MINIMUM", "MIRROR_PAD", "MUL", "NEG"),
-        *("NOT_EQUAL", "PACK", "PAD", "PADV2", "PRELU", "QUANTIZE", "READ_VARIABLE"),
-        *("REDUCE_ALL", "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RESHAPE"),
-        *("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "ROUND", "RSQRT"),
-        *("SELECT_V2", "SHAPE", "SIN", "SLICE", "SOFTMAX", "SPACE_TO_BATCH_ND"),
-        *("SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE"),
-        *("SQUEEZE", "STRIDED_SLICE", "SUB", "SUM", "SVDF", "TANH", "TRANSPOSE"),
-        *("TRANSPOSE_CONV", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNPACK", "VAR_HANDLE", "WHILE"),
-        "ZEROS_LIKE",
-    )
-)
-"""Operators with a kernel in TFLite Micro."""
+from hintc.tflite.kernel import Kernel, state_kernels
+from hintc.tflite.micro_operators import MOVES, OPERATORS, TAKES, UNSCALED
+from hintc.tflite.plain_integers import has_scale
 
 _WEIGHED = frozenset(
     (
-        *("BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "SVDF"),
-        *("TRANSPOSE_CONV", "UNIDIRECTIONAL_SEQUENCE_LSTM"),
+        *("BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"),
+        "TRANSPOSE_CONV",
     )
 )
-"""Operators with weights: input 0 is what they weigh."""
+"""Operators with weights and no states."""
 _STATIC = "Give every input a fixed size beside the batch, and compute no sizes from values."
 _WIDE = (np.dtype(np.float16), np.dtype(np.float64))
 
@@ -65,7 +45,8 @@ def check_micro(model: Model) -> None:
 
     Raises:
         HintcError: operators that have no kernel there; sizes that are not known before it runs;
-            float16 or float64 values; float arithmetic with int8 weights, which gives NaN.
+            float16 or float64 values; float arithmetic with int8 weights; a dtype that a kernel
+            does not take, or a variant that it does not compute.
     """
     _check_operators(model)
     for subgraph in model.subgraphs:
@@ -73,6 +54,9 @@ def check_micro(model: Model) -> None:
         _check_dtypes(subgraph)
         for op in subgraph.operators:
             _check_weights(subgraph, op)
+            _check_kernel(subgraph, op)
+        for kernel in state_kernels(subgraph):
+            _check_variant(kernel)
 
 
 def estimated_arena(model: Model) -> int:
@@ -139,8 +123,55 @@ def _check_weights(subgraph: Subgraph, op: Operator) -> None:
         raise HintcError(
             "TFLite Micro cannot compute in float with int8 weights",
             node=subgraph.tensor_name(op.outputs[0]),
-            why="its LSTM gives NaN without an error, its other kernels refuse",
             remedy="Convert with quantize='int8', or without quantize.",
+        )
+
+
+def _check_kernel(subgraph: Subgraph, op: Operator) -> None:
+    """Refuses dtypes that the operator's kernel does not take."""
+    name = subgraph.model.op_name(op)
+    takes = TAKES.get(name)
+    if takes is None or op.inputs[takes.first] < 0:
+        return
+    first, second = _dtype(subgraph, op, takes.first), _dtype(subgraph, op, takes.second)
+    seconds = takes.firsts.get(first, frozenset())
+    if first in UNSCALED and name not in MOVES and not has_scale(subgraph, op.inputs[takes.first]):
+        said = f"{first} without a scale"
+    elif seconds and (second in seconds or "" in seconds):
+        return
+    elif seconds:
+        said = f"{first} {takes.word} {second}"
+    else:
+        said = first
+    in_float = first in ("int8", "int16") and "float32" in takes.firsts
+    raise HintcError(
+        f"TFLite Micro's {name} takes no {said}",
+        node=subgraph.tensor_name(op.outputs[0]),
+        why=f"it takes {takes}",
+        remedy=("Keep it in float with keep_float" if in_float else "Cast to what it takes")
+        + ", or convert for target='tflite'.",
+    )
+
+
+def _dtype(subgraph: Subgraph, op: Operator, place: int) -> str:
+    """Of an operand or, with place -1, of the first result; "" if it is absent."""
+    tensors = op.outputs if place < 0 else op.inputs
+    at = max(place, 0)
+    return str(subgraph.dtype(tensors[at])) if at < len(tensors) and tensors[at] >= 0 else ""
+
+
+def _check_variant(kernel: Kernel) -> None:
+    """Refuses a use of a kernel with states that it does not compute, or wrongly."""
+    dtypes = [kernel.subgraph.dtype(tensor) for tensor in kernel.op.inputs[:3] if tensor >= 0]
+    quantize: Quantize | None = None
+    if np.int8 in dtypes:
+        quantize = "int8" if dtypes[0] == np.int8 else "dynamic"
+    reasons = kernel.violated(quantize, "tflm")
+    if reasons:
+        raise kernel.error(
+            "it cannot run on target 'tflm'",
+            why=reasons,
+            remedy="Let hintc convert the source, or convert for target='tflite'.",
         )
 
 

@@ -65,8 +65,8 @@ def quantize_to_int8(
     keep_float: Sequence[str] = (),
     held: frozenset[str] = frozenset(),
     io_dtype: IoDtype = "float32",
-    state: StateMode = "reset",
     target: Target = "tflite",
+    state: StateMode = "reset",
     progress: Progress = lambda done, total: None,
     kernels: Mapping[str, AnyKernel] | None = None,
 ) -> IntegerModel:
@@ -78,8 +78,8 @@ def quantize_to_int8(
         keep_float: layers or nodes that stay float32.
         held: nodes that stay float32 if the model still has them.
         io_dtype: of the model's float inputs and outputs.
+        target: what shall run it; in ``"tflm"`` kernels that stay in float keep float32 weights.
         state: as the model was legalised.
-        target: likewise.
         progress: called after each sample.
         kernels: for its custom operators, which stay in float.
 
@@ -103,7 +103,7 @@ def quantize_to_int8(
     hybrid: list[str] = []
     for kernel, reason in _float_kernels(main, ranges):
         if kernel.name not in kept:
-            weights = kernel.no_int8_weights(target)
+            weights = kernel.violated("dynamic", target)
             notes.append(Note(kernel.layer, _in_float(reason, weights)))
             (kept if weights else hybrid).append(kernel.name)
     for name, reason in _float_operators(model):
@@ -141,6 +141,7 @@ def _float_kernels(subgraph: Subgraph, ranges: Ranges) -> Iterator[tuple[Kernel,
 
 
 def _in_float(reason: str, weights: str) -> str:
+    """What is said of a kernel in float; `weights`: why they are not int8."""
     if weights:
         return f"stays in float arithmetic and keeps its float32 weights: {reason}; {weights}"
     return f"stays in float arithmetic, with int8 weights: {reason}"

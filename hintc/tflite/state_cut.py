@@ -198,7 +198,7 @@ class _Join:
         """The zero point, or the given state in the variable's type, written into it.
 
         A SLICE that takes all of a constant resets a state of a fixed size: TFLite Micro has no
-        FILL of integers, and TFLite runs a RESHAPE of a constant only once.
+        FILL of int16, and TFLite runs a RESHAPE of a constant only once.
         """
         variable = kernel.states[write.site.slot]
         tensor = self.subgraph.tensor(variable)
