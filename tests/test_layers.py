@@ -16,7 +16,7 @@ PLUGIN = ROOT / "passes" / "hintc_passes"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("remark", "near", "files", "collector", "shared", "authoring"),
-    ("ir",),
+    ("ir", "meant"),
     ("ops", "graft", "call_graph", "report"),
     ("flexbuffer",),
     ("hints",),

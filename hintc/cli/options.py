@@ -24,6 +24,16 @@ def _all(*decorators: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
     return decorate
 
 
+def _forms(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> object:
+    """What the drivers take: a form for all, or one for each layer."""
+    pairs = [text.rpartition("=") for text in given]
+    if not pairs or (len(pairs) == 1 and not pairs[0][1]):
+        return pairs[0][2] if pairs else "auto"
+    if not all(layer for layer, _, _ in pairs):
+        raise click.BadParameter("give one form, or LAYER=FORM for each of some layers")
+    return {layer: form for layer, _, form in pairs}
+
+
 source_options = _all(
     click.argument("source"),
     click.option("--input", "inputs", multiple=True, metavar="NAME",
@@ -37,8 +47,9 @@ pipeline_options = _all(
     click.option("--pipeline", metavar="TEXT",
                  help="Passes to run, e.g. 'collect-hints,raise-loops'. Default: all that is "
                  "needed; see 'hintc passes'."),
-    click.option("--form", default="auto", metavar="FORM",
-                 help="Of recurrences: auto, fused, unroll or while. Default: auto."),
+    click.option("--form", multiple=True, metavar="[LAYER=]FORM", callback=_forms,
+                 help="Of recurrences: auto, fused, unroll or while; of one layer or node: "
+                 "LAYER=FORM, repeat for more. Default: auto."),
     click.option("--optimize-for", default="size", metavar="AIM",
                  help="What auto aims at: size or latency. Default: size."),
     click.option("--target", default="tflite", metavar="TARGET",

@@ -19,7 +19,7 @@ from hintc.convert.check import (
 from hintc.convert.count import count_fused_ops, count_ops
 from hintc.convert.integers import IntegerOptions, to_integers
 from hintc.convert.options import (
-    Form,
+    Forms,
     OptimizeFor,
     check_choices,
     check_instruments,
@@ -60,7 +60,7 @@ def compile(
     *,
     signature: str | None = None,
     pipeline: Step | Sequence[Step] | None = None,
-    form: Form = "auto",
+    form: Forms = "auto",
     optimize_for: OptimizeFor = "size",
     target: Target = "tflite",
     state: StateMode = "reset",
@@ -79,8 +79,9 @@ def compile(
         pipeline: what to run: a `PassPipeline`, its text, a pass, or a sequence of these.
             Default: `PassPipeline.DEFAULT`.
         form: of recurrences: ``"fused"``, ``"unroll"``, ``"while"``, or ``"auto"``: chosen by
-            `optimize_for`. Other values than the default override the option of that name of
-            the passes that have it; so do the next four.
+            `optimize_for`; or a mapping of layers or nodes to these, for all others ``"auto"``.
+            Other values than the default override the option of that name of the passes that have
+            it; so do the next four.
         optimize_for: ``"size"``: kernels where there are, else loops; ``"latency"``: the form of
             each recurrence that an estimate says is the fastest on one thread of a CPU.
         target: what shall run the model: ``"tflite"``, ``"litert"`` or ``"tflm"`` (TFLite Micro:
@@ -133,7 +134,7 @@ def convert(
     representative_dataset: Callable[[], Any] | None = None,
     target: Target = "tflite",
     state: StateMode = "reset",
-    form: Form = "auto",
+    form: Forms = "auto",
     optimize_for: OptimizeFor = "size",
     check: Check = None,
     kernels: Mapping[str, AnyKernel] | None = None,

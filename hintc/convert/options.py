@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -14,6 +15,8 @@ from hintc.ops import TARGETS, BuiltinLowering, Quantize, declared
 from hintc.pipeline import PassPipeline, Step
 
 Form = Literal["auto", "fused", "unroll", "while"]
+Forms = Form | Mapping[str, Form]
+"""One for all recurrences, or for those of layers or nodes by name (see `hintc.meant`)."""
 OptimizeFor = Literal["size", "latency"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -27,7 +30,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 """Option -> the values that it takes."""
 _KEEPS = ("only fused kernels keep a state from one run to the next", "Leave one of them out.")
 _MICRO = "Take 'int8', or leave it out for float32."
-_NOT_TOGETHER: Mapping[tuple[str, str], Mapping[tuple[object, object], tuple[str, str]]] = {
+_NOT_TOGETHER: Mapping[tuple[str, str], Mapping[tuple[object, ...], tuple[str, str]]] = {
     ("state", "form"): {("persist", "unroll"): _KEEPS, ("persist", "while"): _KEEPS},
     ("target", "quantize"): {
         ("tflm", "dynamic"): (
@@ -53,18 +56,21 @@ def check_choices(options: Mapping[str, object], spelled: Callable[[str], str] =
     """
     for name, value in options.items():
         if name != "quantize":
-            check_choice(spelled(name), value, CHOICES[name])
+            for one in _values(value):
+                check_choice(spelled(name), one, CHOICES[name])
         elif value is not None:
             _check_quantize(spelled(name), value, spelled("keep_float"))
-    for (one, other), pairs in _NOT_TOGETHER.items():
-        pair = options.get(one), options.get(other)
-        if pair in pairs:
-            why, remedy = pairs[pair]
-            raise HintcError(
-                f"{spelled(one)} '{pair[0]}' does not go with {spelled(other)} '{pair[1]}'",
-                why=why,
-                remedy=remedy,
-            )
+    for names, pairs in _NOT_TOGETHER.items():
+        for pair in itertools.product(*(_values(options.get(name)) for name in names)):
+            if pair in pairs:
+                first, second = (f"{spelled(n)} '{v}'" for n, v in zip(names, pair, strict=True))
+                why, remedy = pairs[pair]
+                raise HintcError(f"{first} does not go with {second}", why=why, remedy=remedy)
+
+
+def _values(option: object) -> tuple[object, ...]:
+    """Of an option; of one that is a mapping, all of its values."""
+    return tuple(option.values()) if isinstance(option, Mapping) else (option,)
 
 
 def _check_quantize(name: str, value: object, keep_float: str) -> None:
@@ -179,6 +185,7 @@ def chosen_pipeline(given: Step | Sequence[Step] | None) -> PassPipeline:
 
 _DEFAULTS = {
     "form": "auto",
+    "forms": (),
     "optimize_for": "size",
     "target": "tflite",
     "state": "reset",
@@ -187,11 +194,28 @@ _DEFAULTS = {
 
 
 def with_options(pipeline: PassPipeline, options: Mapping[str, Any]) -> PassPipeline:
-    """Hands each option that is not at its default to the passes that have it."""
+    """Hands each option that is not at its default to the passes that have it.
+
+    Forms by name are the option ``forms``.
+
+    Raises:
+        HintcError: forms are given by name, and no pass takes them.
+    """
+    form = options["form"]
+    if isinstance(form, Mapping):
+        options = {**options, "form": "auto", "forms": tuple(form.items())}
     wanted = {name: value for name, value in options.items() if value != _DEFAULTS[name]}
+    taken = set[str]()
     for step in pipeline:
         fields = {field.name for field in dataclasses.fields(step)}
         here = {name: value for name, value in wanted.items() if name in fields}
+        taken |= here.keys()
         if here:
             pipeline = pipeline.set_options(step.name, **here)
+    if "forms" in wanted.keys() - taken:
+        raise HintcError(
+            "forms are given by name",
+            why="no pass of this pipeline takes them",
+            remedy="Put 'set-forms' before 'choose-form'.",
+        )
     return pipeline

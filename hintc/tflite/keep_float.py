@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from hintc.errors import HintcError
-from hintc.near import did_you_mean
+from hintc.meant import Path, meant, meant_perhaps, path_of
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
-
-_NUMBERED = re.compile(r"_\d+$")
-"""What freezing adds to the names of Keras layers."""
 
 
 def float_tensors(model: Model, names: Sequence[str]) -> list[str]:
@@ -18,27 +14,22 @@ def float_tensors(model: Model, names: Sequence[str]) -> list[str]:
 
     Args:
         model: legalised, not yet quantised.
-        names: layers or nodes: a path's beginning (``block/dense``) or one of its parts
-            (``dense``). An operator has the names of its results and of its constants.
+        names: layers or nodes, see `meant`. An operator has the names of its results and of its
+            constants.
 
     Raises:
         HintcError: one of them means nothing.
     """
     found: dict[str, None] = {}
-    operators = [
-        (subgraph, op, _paths(subgraph, op)) for subgraph, op in model.operators() if op.outputs
-    ]
+    operators = [((s, op), _paths(s, op)) for s, op in model.operators() if op.outputs]
     for name in names:
-        meant = [(s, op) for s, op, paths in operators if any(_is(name, p) for p in paths)]
-        if not meant:
-            meant = [(s, op) for s, op, p in operators if any(_is(name, _plain(x)) for x in p)]
-        if not meant:
-            parts = [part for _, _, paths in operators for path in paths for part in path]
+        those = meant(name, operators)
+        if not those:
             raise HintcError(
                 f"keep_float names '{name}', which is no layer or node of the model",
-                remedy=did_you_mean(name, map(_plain_part, parts), "layers"),
+                remedy=meant_perhaps(name, operators),
             )
-        for subgraph, op in meant:
+        for subgraph, op in those:
             found.update(dict.fromkeys(map(subgraph.tensor_name, op.outputs)))
     return list(found)
 
@@ -58,22 +49,8 @@ def _is_of(name: str, nodes: frozenset[str]) -> bool:
     return name in nodes
 
 
-def _paths(subgraph: Subgraph, op: Operator) -> list[tuple[str, ...]]:
+def _paths(subgraph: Subgraph, op: Operator) -> list[Path]:
     """What the operator is called; a joined name (``a;b``) is several."""
     constants = [t for t in op.inputs if t >= 0 and subgraph.constant(t) is not None]
     tensors = [*op.outputs, *constants]
-    names = [name for t in tensors for name in subgraph.tensor_name(t).split(";")]
-    return [tuple(name.split("/")) for name in names]
-
-
-def _is(name: str, path: tuple[str, ...]) -> bool:
-    parts = tuple(name.removesuffix(":0").split("/"))
-    return name in path or path[: len(parts)] == parts
-
-
-def _plain(path: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(_plain_part, path))
-
-
-def _plain_part(part: str) -> str:
-    return _NUMBERED.sub("", part)
+    return [path_of(name) for t in tensors for name in subgraph.tensor_name(t).split(";")]

@@ -35,6 +35,7 @@ DEFAULT_PIPELINE = ",".join(
         "fuse-lstm",
         "fuse-rnn",
         "fuse-hints",
+        "set-forms",
         "hoist-inputs",
         "choose-form",
         "fuse-bidirectional",
