@@ -14,6 +14,7 @@ from hintc.errors import HintcError
 from hintc.tflite.flatbuffer import Model
 from hintc.tflite.micro import check_micro
 from hintc.tflite.micro_operators import MOVES, OPERATORS, TAKES, UNKNOWN, UNSCALED
+from hintc.tflite.schema import schema
 from micro_recipes import PLAIN, RECIPES, one_operator
 from scripts.micro_operators import cells
 
@@ -76,6 +77,22 @@ def test_the_check_is_the_table() -> None:
             refused.add(f"{name} {first} {second}".rstrip())
     assert {" ".join(cell).rstrip() for cell in cells()} - refused == LEGAL
     assert len(refused) > len(LEGAL)
+
+
+@pytest.mark.parametrize("name", ["CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"])
+def test_int8_weights_of_float_values(name: str) -> None:
+    model = Model.read(one_operator(name))
+    (graph,) = model.subgraphs
+    graph.tensor(graph.operators[0].inputs[1]).type = schema().TensorType.INT8
+    with pytest.raises(HintcError, match="in float with int8 weights"):
+        check_micro(model)
+
+
+@pytest.mark.parametrize("name", ["SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM"])
+def test_kernels_of_another_form(name: str) -> None:
+    """Older models have fewer operands, which the kernels refuse."""
+    with pytest.raises(HintcError, match=f"{name}: it lacks operands or options"):
+        check_micro(Model.read(one_operator(name)))
 
 
 @pytest.mark.parametrize(

@@ -114,11 +114,10 @@ def _check_dtypes(subgraph: Subgraph) -> None:
 
 
 def _check_weights(subgraph: Subgraph, op: Operator) -> None:
-    if subgraph.model.op_name(op) not in _WEIGHED:
+    name = subgraph.model.op_name(op)
+    if name not in _WEIGHED or subgraph.dtype(op.inputs[TAKES[name].first]) != np.float32:
         return
-    if subgraph.dtype(op.inputs[0]) != np.float32:
-        return
-    weights = [i for i in op.inputs[1:] if i >= 0 and subgraph.dtype(i) == np.int8]
+    weights = [i for i in op.inputs if i >= 0 and subgraph.dtype(i) == np.int8]
     if weights:
         raise HintcError(
             "TFLite Micro cannot compute in float with int8 weights",
@@ -162,6 +161,8 @@ def _dtype(subgraph: Subgraph, op: Operator, place: int) -> str:
 
 def _check_variant(kernel: Kernel) -> None:
     """Refuses a use of a kernel with states that it does not compute, or wrongly."""
+    if len(kernel.op.inputs) != len(kernel.fused.operands) or kernel.op.builtinOptions is None:
+        raise kernel.error("it lacks operands or options that TFLite Micro's kernel demands")
     dtypes = [kernel.subgraph.dtype(tensor) for tensor in kernel.op.inputs[:3] if tensor >= 0]
     quantize: Quantize | None = None
     if np.int8 in dtypes:
