@@ -57,6 +57,7 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     ),
     "gru": (lambda: sequential(LAYERS.GRU(8), LAYERS.Dense(3)), {"WHILE": 1}),
     "rnn": (lambda: sequential(LAYERS.SimpleRNN(8)), {"WHILE": 1}),
+    "exponential": (lambda: sequential(LAYERS.Dense(64, "exponential")), {"EXP": 1}),
     "relu": (lambda: sequential(LAYERS.LSTM(8, activation="relu")), {"WHILE": 1}),
 }
 
@@ -80,7 +81,7 @@ def test_runs_in_tflite_micro(name: str) -> None:
     assert 0.9 * used < estimated_arena(Model.read(converted.tflite)) < 1.15 * used
 
 
-@pytest.mark.parametrize("name", ["stacked", "bidirectional", "seq2seq", "gru"])
+@pytest.mark.parametrize("name", ["stacked", "bidirectional", "seq2seq", "gru", "exponential"])
 def test_integers_run_in_tflite_micro_as_in_tflite(name: str) -> None:
     build, operators = MODELS[name]
     keras.utils.set_random_seed(1)
@@ -92,6 +93,8 @@ def test_integers_run_in_tflite_micro_as_in_tflite(name: str) -> None:
     )
     found = converted.report.operators
     assert {op: found.get(op) for op in operators} == operators
+    stay = [remark.reason for remark in converted.report.remarks if remark.code == "stays-float"]
+    assert ["no right int8 kernel of EXP" in reason for reason in stay] == [True] * ("EXP" in found)
     runtimes: list[MicroInterpreter | Interpreter] = [
         MicroInterpreter(converted.tflite),
         Interpreter(converted.tflite, runtime="litert"),

@@ -142,13 +142,11 @@ def _check_kernel(subgraph: Subgraph, op: Operator) -> None:
         said = f"{first} {takes.word} {second}"
     else:
         said = first
-    in_float = first in ("int8", "int16") and "float32" in takes.firsts
     raise HintcError(
         f"TFLite Micro's {name} takes no {said}",
         node=subgraph.tensor_name(op.outputs[0]),
         why=f"it takes {takes}",
-        remedy=("Keep it in float with keep_float" if in_float else "Cast to what it takes")
-        + ", or convert for target='tflite'.",
+        remedy="Cast to what it takes, or convert for target='tflite'.",
     )
 
 

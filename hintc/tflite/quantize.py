@@ -21,12 +21,13 @@ from hintc.tflite.calibrate import Progress, tensor_ranges, with_intermediates
 from hintc.tflite.cell_ranges import too_large
 from hintc.tflite.dequantize import recompute_constants
 from hintc.tflite.fine_products import coarsen_fine_products
-from hintc.tflite.flatbuffer import Model, Subgraph
+from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.integer_ends import make_ends_integer
 from hintc.tflite.keep_float import float_tensors, held_tensors
 from hintc.tflite.kernel import Kernel, state_kernels
 from hintc.tflite.legalize import Note
 from hintc.tflite.loop_copies import copy_moved_inputs
+from hintc.tflite.micro_operators import TAKES
 from hintc.tflite.moved_values import requantise_moved_values
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.ranges import Ranges, Sample, set_ranges
@@ -78,7 +79,8 @@ def quantize_to_int8(
         keep_float: layers or nodes that stay float32.
         held: nodes that stay float32 if the model still has them.
         io_dtype: of the model's float inputs and outputs.
-        target: what shall run it; in ``"tflm"`` kernels that stay in float keep float32 weights.
+        target: what shall run it; for ``"tflm"`` kernels in float keep their float32 weights, and
+            operators stay so whose kernels there know no int8.
         state: as the model was legalised.
         progress: called after each sample.
         kernels: for its custom operators, which stay in float.
@@ -106,7 +108,7 @@ def quantize_to_int8(
             weights = kernel.violated("dynamic", target)
             notes.append(Note(kernel.layer, _in_float(reason, weights)))
             (kept if weights else hybrid).append(kernel.name)
-    for name, reason in _float_operators(model):
+    for name, reason in _float_operators(model, target):
         notes.append(Note(name, f"stays in float arithmetic: {reason}"))
         kept.append(name)
     graph = main.graph
@@ -147,13 +149,23 @@ def _in_float(reason: str, weights: str) -> str:
     return f"stays in float arithmetic, with int8 weights: {reason}"
 
 
-def _float_operators(model: Model) -> Iterator[tuple[str, str]]:
+def _float_operators(model: Model, target: Target) -> Iterator[tuple[str, str]]:
     """Name and reason of operators that are better not quantised."""
     for subgraph, op in model.operators():
-        name = model.op_name(op)
+        name, result = model.op_name(op), subgraph.tensor_name(op.outputs[0]) if op.outputs else ""
         constant = any(subgraph.constant(tensor) is not None for tensor in op.inputs)
         if name in _FLOAT_OPERATORS and not (name == "BATCH_MATMUL" and constant):
-            yield subgraph.tensor_name(op.outputs[0]), _FLOAT_OPERATORS[name]
+            yield result, _FLOAT_OPERATORS[name]
+        elif target == "tflm" and _is_float_only_there(subgraph, op):
+            yield result, f"TFLite Micro has no right int8 kernel of {name}"
+
+
+def _is_float_only_there(subgraph: Subgraph, op: Operator) -> bool:
+    """Does the operator work on floats, and its kernel in TFLite Micro not on int8?"""
+    takes = TAKES.get(subgraph.model.op_name(op))
+    if takes is None or "int8" in takes.firsts:
+        return False
+    return subgraph.dtype(op.inputs[takes.first]) == np.float32
 
 
 def _check_operators(model: Model, kernels: Mapping[str, AnyKernel]) -> None:
