@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_model import Floats
-from hintc.ops import Target
-from hintc.ops.integer_lstm import Quantized, reference
+from hintc.ops import SVDF, Target, integer_lstm, integer_svdf
+from hintc.ops.fixed_point import Integers, saturated
+from hintc.ops.quantized import Quantized
 from hintc.tflite.cell_ranges import INTERMEDIATES
 from hintc.tflite.flatbuffer import Model, Subgraph
 from hintc.tflite.kernel import Kernel, state_kernels
@@ -58,39 +59,75 @@ class IntegerCall:
 
     def __init__(self, case: Case, kernel: Kernel, batch: int, seed: int) -> None:
         random = np.random.default_rng(seed)
-        graph = kernel.subgraph
-        self.operands = {slot: stored(graph, t) for slot, t in kernel.operands.items()}
+        self.case, self.kernel, self.graph = case, kernel, kernel.subgraph
+        self.operands = {slot: stored(self.graph, t) for slot, t in kernel.operands.items()}
         self.feeds: dict[str, Floats] = {}
-        sizes = self.operands["recurrent_to_output_weights"].values.shape
-        zeros = {"cell_state": (batch, sizes[0]), "output_state": (batch, sizes[1])}
-        for slot, shape in zeros.items():
+        for slot, tensor in kernel.states.items():
+            shape = (batch, self.graph.tensor(tensor).shape[1])
             self._set(slot, np.full(shape, self.operands[slot].zero_point))
         for slot, like in case.feeds(batch).items():
-            reach = 4000 if slot == "cell_state" else 127
+            is_wide = self.graph.dtype(kernel.operands[slot]) == np.int16
+            reach = 4000 if is_wide else 127
             value = self._set(slot, random.integers(-reach - 1, reach + 1, like.shape))
             scaled = (value.integers - value.zero_point).astype(np.float32)
             self.feeds[slot] = scaled * np.float32(value.scale)
-        self.inside = {
-            name: stored(graph, tensor)
-            for name, tensor in zip(INTERMEDIATES, kernel.intermediates, strict=True)
-            if graph.tensor(tensor).quantization.scale is not None
-        }
 
-    def expected(self, case: Case) -> dict[str, npt.NDArray[np.int64]]:
-        """What the reference of sequences gives; a single step is a sequence of one."""
-        operands, attributes = dict(self.operands), dict(case.attributes)
+    def expected(self) -> dict[str, Floats]:
+        """What the model gives."""
+        return self._of_svdf() if self.case.op is SVDF else self._of_lstm()
+
+    def step(self, name: str) -> float:
+        """Of a result of an LSTM: what its integers count."""
+        return self._scale(name).scale
+
+    def _scale(self, name: str) -> Quantized:
+        return self.operands["cell_state" if "cell" in name else "output_state"]
+
+    def _of_lstm(self) -> dict[str, Floats]:
+        """By the reference of sequences; a single step is a sequence of one."""
+        inside = {
+            name: stored(self.graph, tensor)
+            for name, tensor in zip(INTERMEDIATES, self.kernel.intermediates, strict=True)
+            if self.graph.tensor(tensor).quantization.scale is not None
+        }
+        operands, attributes = dict(self.operands), dict(self.case.attributes)
         step = operands["input"].values.ndim == 2
         if step:
             operands["input"] = replace(operands["input"], values=operands["input"].values[None])
             attributes["time_major"] = True
-        found = reference(operands, self.inside, attributes)
-        return {**found, "output": found["output"][0]} if step else found
+        found = integer_lstm.reference(operands, inside, attributes)
+        found = {**found, "output": found["output"][0]} if step else found
+        return {name: real(self._scale(name), values) for name, values in found.items()}
 
-    def real(self, name: str, values: npt.NDArray[np.int64]) -> Floats:
-        """A result as the model gives it."""
-        scale = self.operands["cell_state" if "cell" in name else "output_state"]
-        return (values - scale.zero_point).astype(np.float32) * np.float32(scale.scale)
+    def _of_svdf(self) -> dict[str, Floats]:
+        """By the reference, and what stands behind the kernel: an ADD, and a TANH."""
+        (tensor,) = self.kernel.op.outputs
+        scale = stored(self.graph, tensor)
+        # what the kernel shall cut off its limits do; another activation it refuses, or ignores
+        kernel = self.kernel.attributes["activation"], scale.zero_point
+        assert kernel == ("RELU", -128)
+        found = integer_svdf.reference(self.operands, scale, self.case.attributes)
+        output = found["output"]
+        readers = {op.inputs[0]: op for op in self.graph.operators}
+        names = []
+        while (op := readers.get(tensor)) and self.graph.model.op_name(op) in ("ADD", "TANH"):
+            names.append(self.graph.model.op_name(op))
+            (tensor,) = op.outputs
+            if names[-1] == "TANH":
+                output = saturated(np.rint(np.tanh(real(scale, output)) * 128).astype(int), 8)
+            scale = stored(self.graph, tensor)  # the ADD moves the zero point alone
+        activation = self.case.attributes.get("activation", "NONE")
+        assert names == {"NONE": ["ADD"], "TANH": ["ADD", "TANH"]}.get(activation, [])
+        return {
+            "output": real(scale, output),
+            "final_state": real(self.operands["state"], found["final_state"]),
+        }
 
     def _set(self, slot: str, values: npt.NDArray[np.int64]) -> Quantized:
         self.operands[slot] = replace(self.operands[slot], values=values)
         return self.operands[slot]
+
+
+def real(scale: Quantized, values: Integers) -> Floats:
+    """Integers as DEQUANTIZE gives them."""
+    return (values - scale.zero_point).astype(np.float32) * np.float32(scale.scale)

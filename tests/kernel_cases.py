@@ -391,8 +391,8 @@ def _integer_outcome(case: Case) -> str:
     features, attributes = case.variant.features, case.attributes
     if case.op in (BIDIRECTIONAL_SEQUENCE_LSTM, BIDIRECTIONAL_SEQUENCE_RNN, RNN):
         return REFUSED
-    if case.op is SVDF and case.batches is DYNAMIC:
-        return FLOAT
+    if case.op is SVDF:
+        return RIGHT
     if case.op not in (LSTM, UNIDIRECTIONAL_SEQUENCE_LSTM):
         return HYBRID
     if attributes.get("activation") == "NONE":
@@ -405,11 +405,12 @@ def _micro_outcome(case: Case) -> str:
     """It has two of the kernels, without an LSTM's variants, and none that mixes types."""
     variants = case.variant.features - {"states", "fixed batch"}
     tanh = case.attributes.get("activation", "TANH") == "TANH"
+    if case.op is SVDF and case.dtype == INTEGERS:
+        return RIGHT
     if variants or case.dtype not in ("float32", INTEGERS):
         return REFUSED
-    if case.op is SVDF:
-        return FLOAT if case.dtype == INTEGERS else RIGHT
-    return RIGHT if case.op is UNIDIRECTIONAL_SEQUENCE_LSTM and tanh else REFUSED
+    is_lstm = case.op is UNIDIRECTIONAL_SEQUENCE_LSTM and tanh
+    return RIGHT if case.op is SVDF or is_lstm else REFUSED
 
 
 CASES = [Case(op, variant, dtype) for op, variant in _variants() for dtype in DTYPES]

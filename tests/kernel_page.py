@@ -24,14 +24,14 @@ Every use of TensorFlow Lite's recurrent kernels that hintc knows: {len(CASES)} 
 variant × dtype. Each is a test in TensorFlow's interpreter and in LiteRT's, against a numpy
 reference, at two batch sizes on one instance, final states included. {right} cells are right to
 2e-6, those with int8 weights too: their reference quantises as the kernel does. {integers} of them
-compute in integers, and are right to the bit: `hintc/ops/integer_lstm.py` is what they compute.
-`make tables` writes this page.
+compute in integers, and are right to the bit: `hintc/ops/integer_lstm.py` and `integer_svdf.py` are
+what they compute. `make tables` writes this page.
 
 The dtypes are *float32*; *float16*, which is dequantised before the kernel; *int8*, one scale for
 each weight, and inputs and states quantised at run time; *int8 asymmetric*, the same with a zero
 point for inputs and states (`asymmetric_quantize_inputs`); and *integers*, what `quantize="int8"`
-makes: int8 inputs, outputs and weights, int16 cell states. With the others biases, coefficients of
-layer normalisation and states are float32.
+makes: int8 inputs, outputs and weights, int16 cell states (of SVDF: time weights and state). With
+the others biases, coefficients of layer normalisation and states are float32.
 
 In the tables *right* is the kernel as it stands, for all dtypes that are not named beside it;
 *integers* have a column of their own. *Other major* is the same kernel between transposes. *Int8
@@ -55,7 +55,12 @@ add it), and without a scale of the input gate where layer normalisation is comb
 gates (unidirectional_sequence_lstm.cc reads it though there is no such gate, and goes on with
 parameters it has not set). A layer whose cell states go beyond 64 in the samples stays in float.
 
-SVDF has an integer kernel too, which hintc does not use.
+The integer SVDF kernel applies no activation: tf.lite and LiteRT refuse all but relu, which the
+limits of int8 do where the zero point is -128, and TFLite Micro takes any and ignores it. hintc
+gives it relu only, with such a zero point: relu6 with a scale that ends at 6, none with a bias that
+makes all values positive and an `ADD` behind that takes it away, tanh so too, and a `TANH` behind.
+Its sums have 32 bits, and overflow on all three runtimes (0 instead of 939 with 300 time weights of
+1): a layer whose time weights could do that stays in float.
 
 Refused is also what a kernel does not have: the two directions of a bidirectional one are of one
 size, and an auxiliary input is as wide as the input.
@@ -70,8 +75,8 @@ dtypes that run. The others it does not have.
 
 *Right* is to 2e-6 on floats. On integers outputs are within one step of int8 of TFLite's kernel, a
 twentieth of a step on average, and cell states within 80 steps of int16: its sigmoid and tanh are
-tables (reference/integer_ops/logistic.h and tanh.h), TFLite's are polynomials. SVDF in a model of
-integers computes with floats.
+tables (reference/integer_ops/logistic.h and tanh.h), TFLite's are polynomials. SVDF gives the same
+bits in both.
 
 What it does not take it says when it prepares (lstm_eval.cc, ValidateTensorStatus, wants the
 weights of all four gates, no peepholes, projection or layer normalisation; dequantize_common.cc

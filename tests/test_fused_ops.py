@@ -165,8 +165,10 @@ def test_svdf_on_micro() -> None:
     assert op is not None
     assert not op.refusals(op.slot_names, {}, target="tflm")
     assert op.refusals(op.slot_names, {}, target="tflm", quantize="dynamic")
-    (reason,) = op.refusals([n for n in op.slot_names if n != "bias"], {}, target="tflm")
+    unbiased = [name for name in op.slot_names if name != "bias"]
+    (reason,) = op.refusals(unbiased, {}, target="tflm")
     assert "without a bias" in reason
+    assert not op.refusals(unbiased, {}, target="tflm", quantize="int8")
 
 
 def test_users_op() -> None:

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from hintc.errors import HintcError
-from hintc.ops import UNIDIRECTIONAL_SEQUENCE_LSTM, FusedOp
-from hintc.ops.arithmetic import EXACT
-from hintc.ops.references import REFERENCES
+from hintc.ops import SVDF, UNIDIRECTIONAL_SEQUENCE_LSTM, FusedOp
 from hintc.runtime.micro import MicroInterpreter
 from hintc.tflite.legalize import legalize_model
 from integer_calls import IntegerCall, only_kernel, quantised
-from kernel_cases import BATCH, CASES, FLOAT, INTEGERS, REFUSED, RIGHT, Case
+from kernel_cases import BATCH, CASES, INTEGERS, REFUSED, RIGHT, Case
 
 TOLERANCE = 2e-6
 """Of kernels on floats."""
@@ -27,12 +25,13 @@ OPS = {case.op.name: case.op for case in CASES}
 RIGHT_CASES = [case for case in CASES if case.micro_outcome == RIGHT]
 FLOAT_CASES = [case for case in RIGHT_CASES if case.dtype != INTEGERS]
 INTEGER_CASES = [case for case in RIGHT_CASES if case.dtype == INTEGERS]
-IN_FLOAT_CASES = [case for case in CASES if case.micro_outcome == FLOAT]
+LSTM_CASES = [case for case in INTEGER_CASES if case.op is not SVDF]
+SVDF_CASES = [case for case in INTEGER_CASES if case.op is SVDF]
 REFUSED_CASES = [case for case in CASES if case.micro_outcome == REFUSED]
 
 
 def test_every_cell_has_its_place() -> None:
-    parts = (FLOAT_CASES, INTEGER_CASES, IN_FLOAT_CASES, REFUSED_CASES)
+    parts = (FLOAT_CASES, LSTM_CASES, SVDF_CASES, REFUSED_CASES)
     assert sum(map(len, parts)) == len(CASES)
     assert all(parts)
 
@@ -51,8 +50,8 @@ def test_right_kernel(case: Case) -> None:
             np.testing.assert_allclose(found[name], value, rtol=0, atol=TOLERANCE, err_msg=name)
 
 
-@pytest.mark.parametrize("case", INTEGER_CASES, ids=lambda case: case.name)
-def test_right_kernel_on_integers(case: Case) -> None:
+@pytest.mark.parametrize("case", LSTM_CASES, ids=lambda case: case.name)
+def test_lstm_on_integers(case: Case) -> None:
     case = case.in_micro
     made = quantised(case, "tflm")
     assert not made.notes
@@ -60,27 +59,28 @@ def test_right_kernel_on_integers(case: Case) -> None:
     errors: dict[str, list[np.ndarray]] = {name: [] for name in STEPS}
     for seed in range(10):
         call = IntegerCall(case, kernel, BATCH, seed)
-        found, expected = interpreter.run(call.feeds), call.expected(case)
+        found, expected = interpreter.run(call.feeds), call.expected()
         assert set(found) == set(expected) == set(errors)
         for name, value in expected.items():
-            step = call.real(name, value + 1).flat[0] - call.real(name, value).flat[0]
-            errors[name].append(np.abs(found[name] - call.real(name, value)) / step)
+            errors[name].append(np.abs(found[name] - value) / call.step(name))
     for name, differences in errors.items():
         assert np.max(differences) <= STEPS[name] + 0.01, name
         assert np.mean(differences) <= MEANS[name], name
 
 
-@pytest.mark.parametrize("case", IN_FLOAT_CASES, ids=lambda case: case.name)
-def test_kernel_stays_in_float(case: Case) -> None:
+@pytest.mark.parametrize("case", SVDF_CASES, ids=lambda case: case.name)
+def test_svdf_on_integers(case: Case) -> None:
+    """To the bit as in TFLite."""
     case = case.in_micro
     made = quantised(case, "tflm")
-    (note,) = made.notes
-    assert "keeps its float32 weights" in note.text
-    feeds = case.feeds(BATCH)
-    found = MicroInterpreter(made.tflite).run(feeds)
-    expected = REFERENCES[case.op.name]({**case.operands, **feeds}, case.attributes, EXACT)
-    assert set(found) == set(expected)
-    np.testing.assert_allclose(found["output"], expected["output"], rtol=0, atol=TOLERANCE)
+    assert not made.notes
+    interpreter, kernel = MicroInterpreter(made.tflite), only_kernel(made)
+    for seed in range(10):
+        call = IntegerCall(case, kernel, BATCH, seed)
+        found, expected = interpreter.run(call.feeds), call.expected()
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)

@@ -218,6 +218,23 @@ def test_a_backward_layer_joined_to_a_forward_one() -> None:
     check(made.tflite, graph, (2, 3), USUAL)
 
 
+def test_an_input_that_is_joined_to_the_output() -> None:
+    """The quantiser forgets the input's range before it looks at the kernel."""
+    tracer = Tracer()
+
+    def model(x: Any) -> Mapping[str, Any]:
+        x = tf.nn.relu(x)
+        (y,) = lstm_call(tracer, x, lstm_weights(1))
+        return {"y": tf.concat([x, y], -1)}
+
+    graph = tracer.graph(model, {"x": [STEPS, None, N_IN]})
+    made = quantised(graph)
+    found = dtypes(only_kernel(made.tflite))
+    assert (found["output_state"], found["cell_state"]) == ("int8", "int16")
+    assert "TRANSPOSE" not in op_counts(made.tflite)
+    check(made.tflite, graph, (2, 3), USUAL)
+
+
 def test_ranges_are_those_of_computed_initial_states() -> None:
     """A layer that starts from far beyond what it reaches by itself is not clipped."""
     tracer = Tracer()

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from hintc.ops.fixed_point import (
     Integers,
@@ -28,6 +26,7 @@ from hintc.ops.fixed_point import (
     tanh,
     wrapped,
 )
+from hintc.ops.quantized import Quantized, rescale
 from hintc.ops.sequence_lstm import GATES, UNIDIRECTIONAL_SEQUENCE_LSTM
 from hintc.ops.spec import AttributeValue
 
@@ -36,26 +35,6 @@ _ONE = 32767
 """1 in Q0.15, for coupled gates."""
 _GUARD = 10000
 """Times the scale of the coefficients: the variance of a row without any."""
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """Integers that stand for ``scale * (values - zero_point)``.
-
-    Args:
-        values: any integer type; empty where only the scale counts.
-        scale: as the model has it, a float32.
-        zero_point: 0 for weights.
-    """
-
-    values: npt.NDArray[np.integer]
-    scale: float
-    zero_point: int = 0
-
-    @property
-    def integers(self) -> Integers:
-        """The values in 64 bits."""
-        return self.values.astype(np.int64)
 
 
 def reference(
@@ -136,7 +115,7 @@ class _Cell:
         for name, state, values in (("input", "input", x), ("recurrent", "output_state", h)):
             weights, source = self._operands[f"{name}_to_{gate}_weights"], self._operands[state]
             product = _product(values - source.zero_point, weights, added)
-            z = saturated(z + _scale(weights, source, scale).times(product), 16)
+            z = saturated(z + rescale(weights, source, scale).times(product), 16)
             added = None
         peephole = self._operands.get(f"cell_to_{gate}_weights")
         if peephole is not None:
@@ -155,19 +134,13 @@ class _Cell:
         hidden = saturated(hidden - inside.zero_point, 8) + inside.zero_point
         bias = self._operands.get("projection_bias")
         product = _product(hidden, weights, None if bias is None else bias.integers)
-        projected = _scale(weights, inside, state.scale).times(product)
+        projected = rescale(weights, inside, state.scale).times(product)
         return _clipped(saturated(projected + state.zero_point, 8), self._proj_clip)
 
 
 def _product(x: Integers, weights: Quantized, bias: Integers | None) -> Integers:
     found = x @ weights.integers.T
     return found if bias is None else found + bias
-
-
-def _scale(weights: Quantized, source: Quantized, target: float) -> Multiplier:
-    """From the scale of a product to another; in float32, as the kernel does."""
-    product = np.float32(weights.scale) * np.float32(source.scale)
-    return Multiplier.of(float(product / np.float32(target)))
 
 
 def _normalised(z: Integers, norm: Quantized, bias: Integers) -> Integers:

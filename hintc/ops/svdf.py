@@ -64,6 +64,7 @@ SVDF = FusedOp(
         states=(StateSlot("state", "final_state"),),
         outputs=lambda attributes: {"output": ()},
         int8=frozenset({"feature_weights", "time_weights"}),
+        integer=(),
     ),
     constraints=(
         Constraint("rank is not positive", lambda use: _rank(use) > 0),
@@ -80,13 +81,14 @@ SVDF = FusedOp(
         ),
         Constraint(
             "TFLite Micro's kernel crashes without a bias",
-            lambda use: "bias" in use.slots,
+            # of integers one is made: hintc.tflite.svdf
+            lambda use: "bias" in use.slots or use.quantize == "int8",
             targets=("tflm",),
             broken=Broken(
-                "no bias",
+                "on floats, no bias",
                 "crashes",
                 "svdf_common.cc reads and frees the bias without asking whether there is one",
-                "an error; a hint can name a bias of zeros",
+                "an error; a hint can name a bias of zeros. On integers they are put in",
             ),
         ),
         Constraint(

@@ -54,7 +54,8 @@ def tensor_ranges(
     """
     main = model.subgraphs[0]
     cells = list(state_kernels(main))
-    traces = [LstmTrace(kernel, persist) for kernel in cells if not kernel.no_integers]
+    lstms = [kernel for kernel in cells if "cell_state" in kernel.states]
+    traces = [LstmTrace(kernel, persist) for kernel in lstms if not kernel.no_integers]
     watched = set(_floats(main)) | {tensor for trace in traces for tensor in trace.reads}
     watched |= control_operands(main)
     bodies = BodyRanges(model, kernels)

@@ -62,11 +62,7 @@ class LstmTrace:
             value = graph.constant(tensor)
             if value is not None and slot not in states:
                 self._weights[slot] = value
-        self._fed = {"input": operands["input"]}
-        for slot, variable in states.items():
-            writer = graph.producer(variable)
-            if writer is not None and graph.model.op_name(writer) != "FILL":
-                self._fed[slot] = writer.inputs[0]
+        self._fed = {"input": operands["input"], **kernel.given_states}
         self._waiting: list[dict[str, Array]] = []
         self._largest = 0.0
         self._inside: dict[str, Range] = {}

@@ -52,6 +52,16 @@ class Kernel:
         return {state.slot: operands[state.slot] for state in self.lowering.states}
 
     @property
+    def given_states(self) -> dict[str, int]:
+        """Slot of each state that does not start from zero -> the tensor it is copied from."""
+        found = {}
+        for slot, variable in self.states.items():
+            writer = self.subgraph.producer(variable)
+            if writer is not None and self.subgraph.model.op_name(writer) != "FILL":
+                found[slot] = int(writer.inputs[0])
+        return found
+
+    @property
     def intermediates(self) -> list[int]:
         """The tensors that integer kernels need for values inside."""
         there = self.op.intermediates

@@ -132,7 +132,7 @@ def legalize_model(
         remove_unused_storage(model)
     check_plain_integers(model)
     if target == "tflm":
-        check_micro(model)
+        check_micro(model, to_integers=quantize == "int8")
     if not lowered and not changes:
         return Legalized(tflite_bytes)
     raise_runtime_version(model)

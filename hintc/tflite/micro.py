@@ -40,8 +40,12 @@ _PER_CHANNEL = 8
 _INTERPRETER = 800
 
 
-def check_micro(model: Model) -> None:
+def check_micro(model: Model, *, to_integers: bool = False) -> None:
     """Refuses a model that TFLite Micro cannot run.
+
+    Args:
+        model: as it shall run there.
+        to_integers: it is in float, and about to be quantised.
 
     Raises:
         HintcError: operators that have no kernel there; sizes that are not known before it runs;
@@ -56,7 +60,7 @@ def check_micro(model: Model) -> None:
             _check_weights(subgraph, op)
             _check_kernel(subgraph, op)
         for kernel in state_kernels(subgraph):
-            _check_variant(kernel)
+            _check_variant(kernel, "int8" if to_integers else None)
 
 
 def estimated_arena(model: Model) -> int:
@@ -157,12 +161,11 @@ def _dtype(subgraph: Subgraph, op: Operator, place: int) -> str:
     return str(subgraph.dtype(tensors[at])) if at < len(tensors) and tensors[at] >= 0 else ""
 
 
-def _check_variant(kernel: Kernel) -> None:
+def _check_variant(kernel: Kernel, quantize: Quantize | None) -> None:
     """Refuses a use of a kernel with states that it does not compute, or wrongly."""
     if len(kernel.op.inputs) != len(kernel.fused.operands) or kernel.op.builtinOptions is None:
         raise kernel.error("it lacks operands or options that TFLite Micro's kernel demands")
     dtypes = [kernel.subgraph.dtype(tensor) for tensor in kernel.op.inputs[:3] if tensor >= 0]
-    quantize: Quantize | None = None
     if np.int8 in dtypes:
         quantize = "int8" if dtypes[0] == np.int8 else "dynamic"
     reasons = kernel.violated(quantize, "tflm")

@@ -25,6 +25,7 @@ from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.integer_ends import make_ends_integer
 from hintc.tflite.keep_float import float_tensors, held_tensors
 from hintc.tflite.kernel import Kernel, state_kernels
+from hintc.tflite.kernel_inputs import separate_inputs
 from hintc.tflite.legalize import Note
 from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.micro_operators import TAKES
@@ -35,6 +36,13 @@ from hintc.tflite.runtime_version import raise_runtime_version
 from hintc.tflite.silent_ranges import silent_ranges
 from hintc.tflite.state import StateMode
 from hintc.tflite.state_cut import cut_states, join_states
+from hintc.tflite.svdf import (
+    cut_tails,
+    keep_relu,
+    no_integer_form,
+    split_tanh,
+    take_integer_form,
+)
 from hintc.tflite.weights import WeightStore
 
 IoDtype = Literal["float32", "int8"]
@@ -95,12 +103,13 @@ def quantize_to_int8(
     model.root.signatureDefs = None
     model = with_intermediates(model.write())
     kept = [*float_tensors(model, keep_float), *held_tensors(model, held)]
+    main = model.subgraphs[0]
+    before_tanh = split_tanh(main, kept)
     ranges = tensor_ranges(
         model, samples, persist=state == "persist", progress=progress, kernels=kernels
     )
     ranges |= silent_ranges(model, ranges)
-    set_ranges(model, ranges)
-    main = model.subgraphs[0]
+    cut_tails(ranges, before_tanh)
     notes: list[Note] = []
     hybrid: list[str] = []
     for kernel, reason in _float_kernels(main, ranges):
@@ -111,13 +120,18 @@ def quantize_to_int8(
     for name, reason in _float_operators(model, target):
         notes.append(Note(name, f"stays in float arithmetic: {reason}"))
         kept.append(name)
+    take_integer_form(main, [*hybrid, *kept], ranges)
+    separate_inputs(main, [*hybrid, *kept], ranges)
+    set_ranges(model, ranges)
     graph = main.graph
     end_ranges = [[ranges.get((0, t)) for t in ends] for ends in (graph.inputs, graph.outputs)]
     cut = cut_states(main)
     remove_unused_storage(model)
     quantised = Model.read(_quantised(model.write(), [*hybrid, *kept]))
     main = quantised.subgraphs[0]
+    _check_states(main)
     _repair_scales(main)
+    keep_relu(main)
     requantise_moved_values(quantised)
     coarsen_fine_products(quantised)
     join_states(main, cut)
@@ -137,7 +151,7 @@ def quantize_to_int8(
 def _float_kernels(subgraph: Subgraph, ranges: Ranges) -> Iterator[tuple[Kernel, str]]:
     """The kernels with states that do not run on integers, and why."""
     for kernel in state_kernels(subgraph):
-        reason = kernel.no_integers or too_large(kernel, ranges)
+        reason = kernel.no_integers or too_large(kernel, ranges) or no_integer_form(kernel)
         if reason:
             yield kernel, reason
 
@@ -260,6 +274,19 @@ def _quantised(tflite: bytes, float_nodes: Iterable[str]) -> bytes:
         ) from error
 
 
+def _check_states(subgraph: Subgraph) -> None:
+    """Refuses integer kernels that the quantiser has not known: they would write beyond states."""
+    for kernel in state_kernels(subgraph):
+        kinds = {slot: subgraph.dtype(tensor) for slot, tensor in kernel.states.items()}
+        wide = kinds.get("cell_state", kinds.get("state"))
+        if subgraph.dtype(kernel.operands["input"]) == np.int8 and wide != np.int16:
+            raise kernel.error(
+                "TensorFlow's quantiser has made it an operator that its kernel cannot run",
+                why=f"its state is {wide}, not int16",
+                remedy=f"Keep the layer in float with keep_float. {_DYNAMIC}",
+            )
+
+
 def _repair_scales(subgraph: Subgraph) -> None:
     """Gives integer LSTMs the scales that their kernel looks for.
 
@@ -271,7 +298,8 @@ def _repair_scales(subgraph: Subgraph) -> None:
     coupled and there is none, and where it finds none leaves all its parameters unset.
     """
     for kernel in state_kernels(subgraph):
-        if subgraph.dtype(kernel.operands["input"]) != np.int8:
+        is_lstm = "output_state" in kernel.states
+        if not is_lstm or subgraph.dtype(kernel.operands["input"]) != np.int8:
             continue
         state = subgraph.tensor(kernel.states["output_state"])
         output = subgraph.tensor(kernel.op.outputs[0])
