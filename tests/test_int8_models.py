@@ -178,6 +178,8 @@ def test_a_layer_is_kept_float(translated: tuple[Any, Any], keep: str) -> None:
     dense = [op for op in main.operators if main.model.op_name(op) == "FULLY_CONNECTED"]
     kinds = {str(main.dtype(op.inputs[1])) for op in dense}
     assert kinds == {"float32" if keep == "probs" else "int8"}
+    (softmax,) = (op for op in main.operators if main.model.op_name(op) == "SOFTMAX")
+    assert main.dtype(softmax.outputs[0]) == ("float32" if keep == "probs" else "int8")
     check(model, made.tflite, atol=0.05)
 
 
@@ -187,6 +189,36 @@ def test_other_forms(form: Any) -> None:
     made = int8(model, form=form)
     assert op_counts(made.tflite)[LSTM] == 0
     check(model, made.tflite)
+
+
+@pytest.mark.parametrize("form", ["while", "unroll"])
+@pytest.mark.parametrize("layer", [layers.LSTM, layers.GRU])
+def test_a_loop_is_kept_float(layer: Any, form: Any) -> None:
+    """Nothing in the layer goes through int8: the gates are parts of one product, too."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((6, WIDTH), name="x")
+    model = keras.Model(x, layer(8, name="kept")(x))
+    made = int8(model, form=form, keep_float=["kept"])
+    assert "DEQUANTIZE" not in op_counts(made.tflite)
+    values = np.random.default_rng(1).uniform(-2, 2, (3, 6, WIDTH)).astype(np.float32)
+    for runtime in RUNTIMES:
+        (got,) = Interpreter(made.tflite, runtime=runtime).run([values]).values()
+        np.testing.assert_allclose(got, model(values), atol=1e-6)
+
+
+def test_one_of_two_loops_is_kept_float() -> None:
+    """Operators in their bodies have the same names."""
+    model = model_of(layers.LSTM(6, return_sequences=True, name="one"), layers.LSTM(6, name="two"))
+    made = Model.read(int8(model, form="while", keep_float=["two"]).tflite)
+    kinds = {
+        subgraph.name.split("/")[1]: str(subgraph.dtype(op.outputs[0]))
+        for subgraph, op in made.operators()
+        if made.op_name(op) == "SPLIT"
+    }
+    assert {name.partition("_")[0]: kind for name, kind in kinds.items()} == {
+        "one": "int8",
+        "two": "float32",
+    }
 
 
 def test_a_state_that_persists() -> None:

@@ -73,6 +73,7 @@ def to_integers(
         tflite,
         samples.calibration,
         keep_float=options.keep_float,
+        made_by=_makers(compiled),
         held=float_nodes(compiled.module),
         io_dtype=options.io_dtype,
         target=options.target,
@@ -83,6 +84,18 @@ def to_integers(
     report.sizes["float tflite"] = len(tflite)
     report.add_notes("stays-float", [(note.node, note.text) for note in made.notes])
     return made.tflite, samples
+
+
+def _makers(compiled: Compiled) -> dict[str, str]:
+    """Output -> the node whose result it is, behind the Identity that gives it its name."""
+    nodes = {node.name: node for node in compiled.graph_def.node}
+    found = {}
+    for output in compiled.outputs:
+        name = output
+        while (node := nodes.get(name.partition(":")[0])) is not None and node.op == "Identity":
+            name = node.input[0]
+        found[output] = name.partition(":")[0]
+    return found
 
 
 def measured_cost(

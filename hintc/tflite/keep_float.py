@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hintc.errors import HintcError
 from hintc.meant import Path, meant, meant_perhaps, path_of
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 
 
-def float_tensors(model: Model, names: Sequence[str]) -> list[str]:
+def float_tensors(
+    model: Model, names: Sequence[str], made_by: Mapping[str, str] | None = None
+) -> list[str]:
     """The names of the results of all operators that `names` mean.
 
     Args:
-        model: legalised, not yet quantised.
+        model: legalised, not yet quantised. Results in the bodies of loops are named anew: the
+            quantiser is given names alone, and each body may have the same ones.
         names: layers or nodes, see `meant`. An operator has the names of its results and of its
-            constants.
+            constants, in a body behind that of the body.
+        made_by: result -> the node that gives it: outputs have the names of outputs in the model.
 
     Raises:
         HintcError: one of them means nothing.
     """
     found: dict[str, None] = {}
-    operators = [((s, op), _paths(s, op)) for s, op in model.operators() if op.outputs]
+    operators = [
+        ((subgraph, op), _paths(subgraph, op, made_by or {}))
+        for subgraph, op in model.operators()
+        if op.outputs
+    ]
     for name in names:
         those = meant(name, operators)
         if not those:
@@ -30,8 +38,21 @@ def float_tensors(model: Model, names: Sequence[str]) -> list[str]:
                 remedy=meant_perhaps(name, operators),
             )
         for subgraph, op in those:
+            if _is_body(subgraph):
+                _name_after_body(subgraph, op)
             found.update(dict.fromkeys(map(subgraph.tensor_name, op.outputs)))
     return list(found)
+
+
+def _is_body(subgraph: Subgraph) -> bool:
+    return subgraph is not subgraph.model.subgraphs[0]
+
+
+def _name_after_body(subgraph: Subgraph, op: Operator) -> None:
+    for tensor in op.outputs:
+        name = subgraph.tensor_name(tensor)
+        if not name.startswith(f"{subgraph.name}/"):
+            subgraph.tensor(tensor).name = f"{subgraph.name}/{name}".encode()
 
 
 def held_tensors(model: Model, nodes: frozenset[str]) -> list[str]:
@@ -49,8 +70,12 @@ def _is_of(name: str, nodes: frozenset[str]) -> bool:
     return name in nodes
 
 
-def _paths(subgraph: Subgraph, op: Operator) -> list[Path]:
+def _paths(subgraph: Subgraph, op: Operator, made_by: Mapping[str, str]) -> list[Path]:
     """What the operator is called; a joined name (``a;b``) is several."""
     constants = [t for t in op.inputs if t >= 0 and subgraph.constant(t) is not None]
     tensors = [*op.outputs, *constants]
-    return [path_of(name) for t in tensors for name in subgraph.tensor_name(t).split(";")]
+    names = [name for t in tensors for name in subgraph.tensor_name(t).split(";")]
+    if _is_body(subgraph):
+        return [path_of(f"{subgraph.name}/{name}") for name in names]
+    names += [made_by[name] for name in names if name in made_by]
+    return [path_of(name) for name in names]

@@ -29,6 +29,7 @@ from hintc.tflite.kernel_inputs import separate_inputs
 from hintc.tflite.legalize import Note
 from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.micro_operators import TAKES
+from hintc.tflite.moved_floats import move_floats
 from hintc.tflite.moved_values import requantise_moved_values
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.ranges import Ranges, Sample, set_ranges
@@ -72,6 +73,7 @@ def quantize_to_int8(
     samples: Sequence[Sample],
     *,
     keep_float: Sequence[str] = (),
+    made_by: Mapping[str, str] | None = None,
     held: frozenset[str] = frozenset(),
     io_dtype: IoDtype = "float32",
     target: Target = "tflite",
@@ -85,6 +87,7 @@ def quantize_to_int8(
         tflite: legalised; float32.
         samples: values of the inputs, in order, that the ranges come from; at least one.
         keep_float: layers or nodes that stay float32.
+        made_by: output -> the node that gives it, which `keep_float` may mean.
         held: nodes that stay float32 if the model still has them.
         io_dtype: of the model's float inputs and outputs.
         target: what shall run it; for ``"tflm"`` kernels in float keep their float32 weights, and
@@ -102,7 +105,7 @@ def quantize_to_int8(
     ends = _Ends.of(model)
     model.root.signatureDefs = None
     model = with_intermediates(model.write())
-    kept = [*float_tensors(model, keep_float), *held_tensors(model, held)]
+    kept = [*float_tensors(model, keep_float, made_by), *held_tensors(model, held)]
     main = model.subgraphs[0]
     before_tanh = split_tanh(main, kept)
     ranges = tensor_ranges(
@@ -130,6 +133,7 @@ def quantize_to_int8(
     quantised = Model.read(_quantised(model.write(), [*hybrid, *kept]))
     main = quantised.subgraphs[0]
     _check_states(main)
+    move_floats(quantised)
     _repair_scales(main)
     keep_relu(main)
     requantise_moved_values(quantised)
