@@ -376,6 +376,17 @@ def test_an_op_that_tensorflow_does_not_know() -> None:
     assert caught.value.remedy
 
 
+def test_a_type_that_tflite_does_not_compute_in() -> None:
+    given = [tf.TensorSpec([3], tf.float64, name="x")]
+    doubled = tf.function(lambda x: {"y": x * 2.0}, input_signature=given)
+    with pytest.raises(HintcError, match=r"'Mul' that computes in float64.*model in float32"):
+        hintc.convert(doubled)
+    square = [tf.TensorSpec([2, 2], name="x")]
+    cholesky = tf.function(tf.linalg.cholesky, input_signature=square)
+    with pytest.raises(HintcError, match=r"no operator 'Cholesky'.*docs/custom-kernels\.md"):
+        hintc.convert(cholesky)
+
+
 def test_no_partial_file(tmp_path: Path) -> None:
     path = small_models.write(small_models.unknown_op_graph(), tmp_path / "g.pb")
     out = tmp_path / "model.tflite"

@@ -40,8 +40,11 @@ _FLOAT32 = (
     "'float32'); quantize='float16' then stores the weights in 16 bits."
 )
 _OTHER_OPERATORS = (
-    "Replace it by operators that TFLite has, or allow it as a custom operator and bring a kernel."
+    "Replace it by operators that TFLite has, or make it an op of your own, by a hint or a pass, and "
+    "bring a kernel: docs/custom-kernels.md."
 )
+_ODD = (np.dtype(np.float16), np.dtype(np.float64))
+"""Types in which TFLite computes next to nothing."""
 
 
 def to_tflite(
@@ -267,19 +270,19 @@ def _check_customs(tflite: bytes, allowed: Collection[str]) -> None:
     if all(code in allowed for code in customs):
         return
     model = Model.read(tflite)
-    left: dict[tuple[str, bool], list[str]] = {}
+    left: dict[tuple[str, str], list[str]] = {}
     for subgraph, op in model.operators():
         code = model.custom_code(op)
         if code is not None and code not in allowed:
-            half = any(subgraph.dtype(result) == np.float16 for result in op.outputs)
+            odd = next((str(d) for d in map(subgraph.dtype, op.outputs) if d in _ODD), "")
             # a print, say, has no output
             where = subgraph.tensor_name(op.outputs[0]) if len(op.outputs) else code
-            left.setdefault((code, half), []).append(where)
-    for (code, half), nodes in sorted(left.items()):
+            left.setdefault((code, odd), []).append(where)
+    for (code, odd), nodes in sorted(left.items()):
         raise HintcError(
             f"TFLite has no operator '{code.removeprefix('Flex')}'"
-            + (" that computes in float16" if half else ""),
+            + (f" that computes in {odd}" if odd else ""),
             node=nodes[0],
             why=some_names("nodes", nodes),
-            remedy=_FLOAT32 if half else _OTHER_OPERATORS,
+            remedy=_FLOAT32 if odd else _OTHER_OPERATORS,
         )
