@@ -40,8 +40,8 @@ _FLOAT32 = (
     "'float32'); quantize='float16' then stores the weights in 16 bits."
 )
 _OTHER_OPERATORS = (
-    "Replace it by operators that TFLite has, or make it an op of your own, by a hint or a pass, and "
-    "bring a kernel: docs/custom-kernels.md."
+    "Replace it by operators that TFLite has, or make it an op of your own, by a hint or a pass, "
+    "and bring a kernel: docs/custom-kernels.md."
 )
 _ODD = (np.dtype(np.float16), np.dtype(np.float64))
 """Types in which TFLite computes next to nothing."""
