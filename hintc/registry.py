@@ -14,6 +14,7 @@ import importlib
 import pkgutil
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,6 +119,7 @@ class Registry:
         self._defaults: dict[str, str] = {}
         self._plugins = None if plugins is None else list(plugins)
         self._is_discovered = False
+        self._lock = threading.RLock()
 
     def add(self, cls: type[Pass]) -> None:
         """Make a pass known.
@@ -138,14 +140,18 @@ class Registry:
 
     def discovered(self) -> Registry:
         """This registry, with the plug-ins loaded."""
-        if not self._is_discovered:
-            self._is_discovered = True
-            plugins = self._plugins
-            if plugins is None:
-                plugins = [(e.name, e.value) for e in entry_points(group=GROUP)]
-            for plugin, package in sorted(set(plugins)):
-                self._load_package(plugin, package)
+        with self._lock:  # other threads wait; a plug-in that asks while it is loaded does not
+            if not self._is_discovered:
+                self._is_discovered = True
+                self._discover()
         return self
+
+    def _discover(self) -> None:
+        plugins = self._plugins
+        if plugins is None:
+            plugins = [(e.name, e.value) for e in entry_points(group=GROUP)]
+        for plugin, package in sorted(set(plugins)):
+            self._load_package(plugin, package)
 
     def find(self, name: str) -> type[Pass]:
         """See `hintc.registry.find`."""

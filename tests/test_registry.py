@@ -1,6 +1,7 @@
 """Passes by name: the decorator, plug-in packages, and what is wrong with them."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -85,6 +86,14 @@ def test_every_module_of_a_plug_in_package_is_found(plugins: Path) -> None:
         assert list(registry.passes()) == ["one", "other"]
     with registry.isolated("two_passes"):  # although its modules are loaded already
         assert list(registry.passes()) == ["one", "other"]
+
+
+def test_threads_wait_for_plug_ins_to_be_loaded(plugins: Path) -> None:
+    slow = "import time\ntime.sleep(0.5)\n" + PASS.format(name="slow-pass")
+    make_package(plugins, "slow_to_load", {"a_first": PASS.format(name="quick"), "slow": slow})
+    with registry.isolated("slow_to_load"), ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(registry.find, ["slow-pass"] * 4))
+    assert {cls.name for cls in found} == {"slow-pass"}
 
 
 def test_near_matches_for_an_unknown_pass() -> None:
