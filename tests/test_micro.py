@@ -113,6 +113,33 @@ def test_integers_run_in_tflite_micro_as_in_tflite(name: str) -> None:
         np.testing.assert_allclose(results[0], other, atol=span / 64)
 
 
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_activations_that_its_kernel_takes_for_tanh(activation: str, quantize: Any) -> None:
+    """They become a loop; there its int8 RELU6 copies, so both of its ends have one scale."""
+    keras.utils.set_random_seed(1)
+    model = sequential(LAYERS.LSTM(8, activation=activation))
+    random = np.random.default_rng(0)
+    samples = [[random.uniform(-2, 2, (1, STEPS, DEPTH)).astype("f4")] for _ in range(10)]
+    data = {"representative_dataset": lambda: samples} if quantize else {}
+    converted = hintc.convert(model, target="tflm", quantize=quantize, **data)
+    assert "kernel computes tanh" in " ".join(r.reason for r in converted.report.not_fused)
+    (found,) = MicroInterpreter(converted.tflite).run(samples[0]).values()
+    np.testing.assert_allclose(found, model(samples[0][0]), atol=0.05 if quantize else 2e-6)
+
+
+def test_a_result_that_is_two_outputs() -> None:
+    inputs = keras.Input((STEPS, DEPTH))
+    y = LAYERS.LSTM(8)(inputs)
+    converted = hintc.convert(keras.Model(inputs, [y, y]), target="tflm")
+    feed = [np.ones((1, STEPS, DEPTH), np.float32)]
+    in_micro = MicroInterpreter(converted.tflite).run(feed)
+    in_litert = Interpreter(converted.tflite).run(feed)
+    assert list(in_micro) == list(in_litert) and len(in_micro) == 2
+    for name, value in in_micro.items():
+        np.testing.assert_allclose(value, in_litert[name], atol=1e-6)
+
+
 def test_a_free_batch_becomes_1_and_a_fixed_one_stays() -> None:
     free = hintc.convert(sequential(LAYERS.LSTM(4)), target="tflm")
     assert MicroInterpreter(free.tflite).inputs[0].shape == (1, STEPS, DEPTH)

@@ -132,7 +132,7 @@ def quantize_to_int8(
     _check_states(main)
     _repair_scales(main)
     keep_relu(main)
-    requantise_moved_values(quantised)
+    requantise_moved_values(quantised, target)
     coarsen_fine_products(quantised)
     join_states(main, cut)
     _read_floats(main)
