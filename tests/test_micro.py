@@ -121,7 +121,7 @@ def test_activations_that_its_kernel_takes_for_tanh(activation: str, quantize: A
     model = sequential(LAYERS.LSTM(8, activation=activation))
     random = np.random.default_rng(0)
     samples = [[random.uniform(-2, 2, (1, STEPS, DEPTH)).astype("f4")] for _ in range(10)]
-    data = {"representative_dataset": lambda: samples} if quantize else {}
+    data: dict[str, Any] = {"representative_dataset": lambda: samples} if quantize else {}
     converted = hintc.convert(model, target="tflm", quantize=quantize, **data)
     assert "kernel computes tanh" in " ".join(r.reason for r in converted.report.not_fused)
     (found,) = MicroInterpreter(converted.tflite).run(samples[0]).values()

@@ -54,7 +54,7 @@ def samples(count: int = 6) -> list[list[Any]]:
 
 @pytest.mark.parametrize("quantize", ["dynamic", "float16", "int8"])
 def test_the_shadow_is_float_and_shows_wrong_wiring(quantize: Any) -> None:
-    data = {"representative_dataset": samples} if quantize == "int8" else {}
+    data: dict[str, Any] = {"representative_dataset": samples} if quantize == "int8" else {}
     model = lstm(return_sequences=True)
     tflite = hintc.convert(model, quantize=quantize, **data).tflite
     shadow = File.read(float_shadow(tflite))
