@@ -128,6 +128,25 @@ def test_activations_that_its_kernel_takes_for_tanh(activation: str, quantize: A
     np.testing.assert_allclose(found, model(samples[0][0]), atol=0.05 if quantize else 2e-6)
 
 
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_words_and_repeated_vectors(quantize: Any) -> None:
+    """Keras 3 looks words up by a SELECT of integers, and repeats by TILE; it has neither."""
+    keras.utils.set_random_seed(1)
+    words = keras.Input((4,), name="words", dtype="int32")
+    last = LAYERS.LSTM(6)(LAYERS.Embedding(9, 5)(words))
+    y = LAYERS.LSTM(4, return_sequences=True)(LAYERS.RepeatVector(3)(last))
+    model = keras.Model(words, y)
+    random = np.random.default_rng(0)
+    samples = [[random.integers(-9, 9, (1, 4)).astype(np.int32)] for _ in range(10)]
+    data: dict[str, Any] = {"representative_dataset": lambda: samples} if quantize else {}
+    converted = hintc.convert(model, target="tflm", quantize=quantize, **data)
+    assert not {"SELECT", "TILE"} & set(converted.report.operators)
+    interpreter = MicroInterpreter(converted.tflite)
+    for feed in samples:
+        (found,) = interpreter.run(feed).values()
+        np.testing.assert_allclose(found, model(feed[0]), atol=0.02 if quantize else 2e-6)
+
+
 def test_a_result_that_is_two_outputs() -> None:
     inputs = keras.Input((STEPS, DEPTH))
     y = LAYERS.LSTM(8)(inputs)
