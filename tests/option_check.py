@@ -259,7 +259,8 @@ def _some_layer(model: Model) -> str:
     steps = with_options(PassPipeline.DEFAULT, {"quantize": "int8", "form": "auto"})
     plain = hintc.convert(model.source, model.inputs, model.outputs, pipeline=steps).tflite
     main = File.read(plain).subgraphs[0]
-    return main.tensor_name(main.operators[len(main.operators) // 2].outputs[0])
+    name = main.tensor_name(main.operators[len(main.operators) // 2].outputs[0])
+    return name.partition(";")[0]
 
 
 def _compared(tflite: bytes, choice: Choice, runs: Runs) -> tuple[str, str, float]:
