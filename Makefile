@@ -46,7 +46,7 @@ check: $(STAMP) ## format, lint, types, tests, one after the other
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --ignore=tests/test_static.py $(ARGS)
 
-# "make hunt N=500 SEED=1000"
+# "make hunt N=500 SEED=1000", "make hunt ARGS='--options 4'": each with 4 sets of other options
 N ?= 100
 SEED ?= 0
 

@@ -84,6 +84,7 @@ CHOICES: Mapping[str, Choice] = {
     "float16": HALF,
     "float16 latency": HALF.also(optimize_for="latency"),
     "int8": INTEGER,
+    "int8 latency": INTEGER.also(optimize_for="latency"),
     "int8 ends": INTEGER.also(io_dtype="int8"),
     "int8 kept": replace(INTEGER, kept=True),
     "int8 while": INTEGER.also(form="while"),
@@ -255,10 +256,11 @@ def _samples(choice: Choice, runs: Runs) -> Iterator[list[Array]]:
 
 def _some_layer(model: Model) -> str:
     """The name of the operator in the middle of what becomes integers."""
-    steps = with_options(PassPipeline.DEFAULT, {"quantize": "int8"})
+    steps = with_options(PassPipeline.DEFAULT, {"quantize": "int8", "form": "auto"})
     plain = hintc.convert(model.source, model.inputs, model.outputs, pipeline=steps).tflite
     main = File.read(plain).subgraphs[0]
-    return main.tensor_name(main.operators[len(main.operators) // 2].outputs[0])
+    name = main.tensor_name(main.operators[len(main.operators) // 2].outputs[0])
+    return name.partition(";")[0]
 
 
 def _compared(tflite: bytes, choice: Choice, runs: Runs) -> tuple[str, str, float]:

@@ -113,6 +113,52 @@ def test_integers_run_in_tflite_micro_as_in_tflite(name: str) -> None:
         np.testing.assert_allclose(results[0], other, atol=span / 64)
 
 
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_activations_that_its_kernel_takes_for_tanh(activation: str, quantize: Any) -> None:
+    """They become a loop; there its int8 RELU6 copies, so both of its ends have one scale."""
+    keras.utils.set_random_seed(1)
+    model = sequential(LAYERS.LSTM(8, activation=activation))
+    random = np.random.default_rng(0)
+    samples = [[random.uniform(-2, 2, (1, STEPS, DEPTH)).astype("f4")] for _ in range(10)]
+    data: dict[str, Any] = {"representative_dataset": lambda: samples} if quantize else {}
+    converted = hintc.convert(model, target="tflm", quantize=quantize, **data)
+    assert "knows tanh only" in " ".join(r.reason for r in converted.report.not_fused)
+    (found,) = MicroInterpreter(converted.tflite).run(samples[0]).values()
+    np.testing.assert_allclose(found, model(samples[0][0]), atol=0.05 if quantize else 2e-6)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_words_and_repeated_vectors(quantize: Any) -> None:
+    """Keras 3 looks words up by a SELECT of integers, and repeats by TILE; it has neither."""
+    keras.utils.set_random_seed(1)
+    words = keras.Input((4,), name="words", dtype="int32")
+    last = LAYERS.LSTM(6)(LAYERS.Embedding(9, 5)(words))
+    y = LAYERS.LSTM(4, return_sequences=True)(LAYERS.RepeatVector(3)(last))
+    model = keras.Model(words, y)
+    random = np.random.default_rng(0)
+    samples = [[random.integers(-9, 9, (1, 4)).astype(np.int32)] for _ in range(10)]
+    data: dict[str, Any] = {"representative_dataset": lambda: samples} if quantize else {}
+    converted = hintc.convert(model, target="tflm", quantize=quantize, **data)
+    assert not {"SELECT", "TILE"} & set(converted.report.operators)
+    interpreter = MicroInterpreter(converted.tflite)
+    for feed in samples:
+        (found,) = interpreter.run(feed).values()
+        np.testing.assert_allclose(found, model(feed[0]), atol=0.02 if quantize else 2e-6)
+
+
+def test_a_result_that_is_two_outputs() -> None:
+    inputs = keras.Input((STEPS, DEPTH))
+    y = LAYERS.LSTM(8)(inputs)
+    converted = hintc.convert(keras.Model(inputs, [y, y]), target="tflm")
+    feed = [np.ones((1, STEPS, DEPTH), np.float32)]
+    in_micro = MicroInterpreter(converted.tflite).run(feed)
+    in_litert = Interpreter(converted.tflite).run(feed)
+    assert list(in_micro) == list(in_litert) and len(in_micro) == 2
+    for name, value in in_micro.items():
+        np.testing.assert_allclose(value, in_litert[name], atol=1e-6)
+
+
 def test_a_free_batch_becomes_1_and_a_fixed_one_stays() -> None:
     free = hintc.convert(sequential(LAYERS.LSTM(4)), target="tflm")
     assert MicroInterpreter(free.tflite).inputs[0].shape == (1, STEPS, DEPTH)

@@ -24,6 +24,7 @@ from hintc.tflite.filled_constants import fill_constants
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.micro import check_micro
+from hintc.tflite.micro_spellings import spell_for_micro
 from hintc.tflite.plain_integers import check_plain_integers
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.runtime_version import raise_runtime_version
@@ -128,6 +129,8 @@ def legalize_model(
         lowered += rewriter.lowered
         notes += rewriter.notes
     changes = copy_moved_inputs(model) + fill_constants(model)
+    if target == "tflm":
+        changes += spell_for_micro(model)
     if lowered or changes:
         remove_unused_storage(model)
     check_plain_integers(model)

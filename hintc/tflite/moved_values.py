@@ -8,9 +8,11 @@ QUANTIZE converts.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 
+from hintc.ops import Target
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 
 _MOVED = {
@@ -21,22 +23,26 @@ _MOVED = {
     "SPLIT": 1,
 }
 """Operators that copy values -> which operand has them."""
+_MOVED_IN_MICRO = {**_MOVED, "RELU6": 0}
+"""In TFLite Micro: its micro/kernels/activations.cc clips at the input's 6, and copies the rest."""
 
 
-def requantise_moved_values(model: Model) -> int:
+def requantise_moved_values(model: Model, target: Target) -> int:
     """Puts a QUANTIZE behind each such operator whose scale changes; returns how many.
 
     Args:
         model: quantised; is changed.
+        target: what shall run it.
     """
-    return sum(_requantise(subgraph) for subgraph in model.subgraphs)
+    moved = _MOVED_IN_MICRO if target == "tflm" else _MOVED
+    return sum(_requantise(subgraph, moved) for subgraph in model.subgraphs)
 
 
-def _requantise(subgraph: Subgraph) -> int:
+def _requantise(subgraph: Subgraph, moved: Mapping[str, int]) -> int:
     operators: list[Operator] = []
     for op in subgraph.operators:
         operators.append(op)
-        place = _MOVED.get(subgraph.model.op_name(op))
+        place = moved.get(subgraph.model.op_name(op))
         if place is None or subgraph.dtype(op.inputs[place]) != np.int8:
             continue
         source = op.inputs[place]

@@ -97,8 +97,8 @@ def quantize_to_int8(
         kernels: for its custom operators, which stay in float.
 
     Raises:
-        HintcError: a custom operator without a kernel, or in a loop; states in the body of a loop;
-            or something else that cannot be calibrated or quantised.
+        HintcError: a custom operator without a kernel; states in the body of a loop; or something
+            else that cannot be calibrated or quantised.
     """
     model = Model.read(tflite)
     _check_operators(model, kernels or {})
@@ -136,7 +136,7 @@ def quantize_to_int8(
     move_floats(quantised)
     _repair_scales(main)
     keep_relu(main)
-    requantise_moved_values(quantised)
+    requantise_moved_values(quantised, target)
     coarsen_fine_products(quantised)
     join_states(main, cut)
     _read_floats(main)
@@ -190,14 +190,11 @@ def _check_operators(model: Model, kernels: Mapping[str, AnyKernel]) -> None:
     for number, subgraph in enumerate(model.subgraphs):
         for op in subgraph.operators:
             code = model.custom_code(op)
-            # TensorFlow's calibrator, which loops need, has no kernel of it
-            if code is not None and (code not in kernels or len(model.subgraphs) > 1):
+            if code is not None and code not in kernels:
                 raise HintcError(
                     f"a model with the custom operator '{code}' cannot be quantised to integers",
                     node=subgraph.tensor_name(op.outputs[0]) if op.outputs else None,
-                    why="calibrating runs the model, and there is no kernel for it"
-                    if code not in kernels
-                    else "it has loops too, for which TensorFlow's calibrator runs it",
+                    why="calibrating runs the model, and there is no kernel for it",
                     remedy="Give its kernel with kernels={...}, a function will do; or: "
                     "quantize='dynamic' or 'float16' needs no data and leaves the custom "
                     "operator alone.",

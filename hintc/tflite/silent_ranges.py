@@ -1,9 +1,9 @@
 """Ranges of values that are zero in all samples.
 
-Such a value has no scale of its own, and the quantiser takes one of 1e-8: kernels abort on it
-beside an ordinary one (ADD), or what is put beside the value (CONCATENATION) is clipped to nothing.
-The state that the first of unrolled steps starts from is such a value, and so is all that is
-computed from it alone. It gets the range of what it is computed with.
+Such a value has no scale of its own, and the quantiser takes one of 1e-8. Beside an ordinary one
+TFLite's ADD aborts on it, and XNNPACK refuses the model (measured). The state that the first of
+unrolled steps starts from is such a value, and so is all that is computed from it alone, or from
+rows beyond a mask. It gets the range of what it is computed with.
 """
 
 from __future__ import annotations
