@@ -56,6 +56,7 @@ FOLDERS: dict[str, set[str]] = {
     "scans": {"analysis", "cells"},
     "loops": {"analysis", "scans"},
     "chains": {"analysis", "scans"},
+    "steps": {"analysis", "cells"},
     "frames": {"analysis"},
     "directions": {"analysis"},
     "training": set(),

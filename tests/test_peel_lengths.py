@@ -109,3 +109,22 @@ def test_where_along_another_axis_stays(column: Any) -> None:
     """As many lengths as features: each feature ends at a time of its own."""
     _, report = peeled(where_loop(column))
     assert not report.changed
+
+
+def test_lengths_that_are_computed_from_the_input() -> None:
+    """A cast of what is no mask is lengths as well."""
+    import tensorflow as tf
+    from tf_keras.src.layers.rnn import legacy_cells
+
+    import hintc
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 5, DEPTH], "x")
+        lengths = tf.cast(tf.reduce_sum(x, [1, 2]), tf.int32)
+        y, _ = v1.nn.dynamic_rnn(legacy_cells.LSTMCell(4), x, lengths, dtype=tf.float32)
+        y = tf.identity(y, "y")
+        session.run(v1.global_variables_initializer())
+        feed = {"x": np.random.default_rng(0).uniform(0, 0.5, (4, 5, DEPTH)).astype(np.float32)}
+        compiled = hintc.compile(session, [x], [y], check=[feed])
+    assert compiled.report.fused_ops == {"UNIDIRECTIONAL_SEQUENCE_LSTM": 1}

@@ -118,6 +118,8 @@ class _Unroller:
         for k, (x, backwards) in enumerate(zip(self._scan.xs, self._scan.reverse_xs, strict=True)):
             if x.node.op == "Pack" and x.node.attributes.get("axis", 0) == 0:
                 rows = list(x.node.operands)
+            elif x.node.op == "ExpandDims" and known_array(x.node.operands[1]) == 0:
+                rows = [x.node.operands[0]]
             else:
                 unpacked = self._emit.unpack(x, self._trip, f"x_{k}")
                 rows = [Port(unpacked, t) for t in range(self._trip)]

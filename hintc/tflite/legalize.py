@@ -29,7 +29,14 @@ from hintc.tflite.plain_integers import check_plain_integers
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.runtime_version import raise_runtime_version
 from hintc.tflite.schema import schema
-from hintc.tflite.state import StateMode, StateWriter, StepOf, read_step, read_variable
+from hintc.tflite.state import (
+    StateMode,
+    StateWriter,
+    StepOf,
+    may_have_no_steps,
+    read_step,
+    read_variable,
+)
 from hintc.tflite.weights import WeightStore
 
 _NUMBERED = re.compile(r"input_(\d+)")
@@ -315,7 +322,10 @@ class _Rewriter:
         main: Mapping[str, int],
         widths: Mapping[str, int],
     ) -> list[Operator]:
-        """Operators that read the final states somebody uses."""
+        """Operators that read the final states somebody uses.
+
+        Where there may be no steps, all of them from the variables: they are the initial ones then.
+        """
         ops: list[Operator] = []
         steps = _last_steps(call, lowering, main, widths)
         some = next(iter(steps.values()), None) or _step_of(call, next(iter(main.values())))
@@ -323,7 +333,7 @@ class _Rewriter:
             result = call.results.get(state.result)
             if result is None or result not in self.read:
                 continue
-            if state.slot in steps:
+            if state.slot in steps and not may_have_no_steps(call):
                 ops.append(read_step(call, steps[state.slot], result))
             else:
                 width = widths[state.slot]

@@ -228,10 +228,16 @@ class StepOf:
 
 def read_step(call: FusedCall, step: StepOf, output: int) -> Operator:
     """STRIDED_SLICE: `step` into `output` ([batch, width]); RESHAPE where it is all there is."""
-    graph, time = call.subgraph, 1 - batch_axis(call)
     if _is_single(call):
+        graph = call.subgraph
         sizes = graph.add_constant(f"{_OURS}/step_shape", np.array([-1, step.width], np.int32))
         return graph.make_op("RESHAPE", [step.sequence, sizes], [output])
+    return _slice_step(call, step, output, keep_time=False)
+
+
+def _slice_step(call: FusedCall, step: StepOf, output: int, *, keep_time: bool) -> Operator:
+    """STRIDED_SLICE: `step` alone, with its axis of time (of size 0 if there is no step) or not."""
+    graph, time = call.subgraph, 1 - batch_axis(call)
     begin, end = np.zeros(3, np.int32), np.zeros(3, np.int32)
     begin[time] = step.time
     # On the other axes the masks say "all of it"; the time axis is shrunk to the step itself.
@@ -251,8 +257,36 @@ def read_step(call: FusedCall, step: StepOf, output: int) -> Operator:
         [step.sequence, *bounds],
         [output],
         options="StridedSliceOptions",
-        fields={"beginMask": others, "endMask": ends, "shrinkAxisMask": 1 << time},
+        fields={
+            "beginMask": others,
+            "endMask": ends,
+            "shrinkAxisMask": 0 if keep_time else 1 << time,
+        },
     )
+
+
+def may_have_no_steps(call: FusedCall) -> bool:
+    """True if the number of steps is known at run time only: it may be 0."""
+    if _is_single(call):
+        return False
+    shape = call.subgraph.shape(call.operands[call.fused.operands[0].name])
+    return shape is not None and shape[1 - batch_axis(call)] < 0
+
+
+def _step_or_zeros(call: FusedCall, step: StepOf, output: int) -> list[Operator]:
+    """`step` into `output`; zeros if there are no steps: STRIDED_SLICE would read what is no step.
+
+    The SUM is over one step, or none.
+    """
+    graph, time = call.subgraph, 1 - batch_axis(call)
+    sizes = [-1, -1, step.width]
+    sizes[1 - time] = (graph.shape(output) or (-1,))[0]
+    kept = graph.add_tensor(f"{_OURS}/last_step_if_any", tuple(sizes))
+    axis = graph.add_constant(f"{_OURS}/time_axis", np.array([time], np.int32))
+    return [
+        _slice_step(call, step, kept, keep_time=True),
+        graph.make_op("SUM", [kept, axis], [output], options="ReducerOptions"),
+    ]
 
 
 def read_variable(
@@ -278,7 +312,8 @@ def read_variable(
         last, before = step.sequence, []
     else:
         last = graph.add_tensor(f"{_OURS}/last_step", (batch, step.width))
-        before = [read_step(call, step, last)]
+        safe = may_have_no_steps(call)
+        before = _step_or_zeros(call, step, last) if safe else [read_step(call, step, last)]
     joined = graph.add_tensor(f"{_OURS}/state_and_last_step", (batch, width + step.width))
     bounds = [
         graph.add_constant(f"{_OURS}/state_{name}", np.array(value, np.int32))

@@ -12,8 +12,9 @@ package, and the registry imports its modules.
 # where a step begins and ends. Dead code goes before loops are raised too: a sequence that nobody
 # reads would be one that a kernel has to give. Packed states are taken apart before lengths are
 # peeled, which may read a final state from the outputs; that is before cells are split: the masks
-# cover all cells of a loop at once. Directions are joined once layers are fused calls; only then
-# TensorFlow sees through all of them to the sizes of values.
+# cover all cells of a loop at once. Cells that are called once come last of all that is raised:
+# they are what no loop and no chain has taken. Directions are joined once layers are fused calls;
+# only then TensorFlow sees through all of them to the sizes of values.
 DEFAULT_PIPELINE = ",".join(
     (
         "fix-batch",
@@ -32,6 +33,7 @@ DEFAULT_PIPELINE = ",".join(
         "split-states",
         "peel-lengths",
         "split-scans",
+        "raise-steps",
         "fuse-lstm",
         "fuse-rnn",
         "fuse-hints",

@@ -31,9 +31,11 @@ from hintc.ops import BuiltinLowering, Target, declared
 from hintc.registry import register
 from hintc.remark import PassReport, Refused
 from hintc.rewrite import Pass
+from hintc_passes.analysis.values import is_zeros
 from hintc_passes.scans.fastest_form import Estimate, fastest_form
 from hintc_passes.scans.form_cost import Precision
 from hintc_passes.scans.inputs import hoist_inputs
+from hintc_passes.scans.kept_states import loops_that_start_anew, reads_backwards, starts_anew
 from hintc_passes.scans.packed_cell import spell_packed
 from hintc_passes.scans.state_arithmetic import keep_states_in_float
 from hintc_passes.scans.tiling import tile_scan
@@ -43,6 +45,17 @@ Form = Literal["auto", "fused", "unroll", "while"]
 _PRECISIONS: Mapping[str | None, Precision] = {"dynamic": "int8 weights", "int8": "integers"}
 """By ``quantize``; float16 weights are float32 when they are used."""
 _MOST_STATES = 2
+_BACKWARDS = (
+    "reads its sequence backwards: an invoke goes on from the state that the first element of the "
+    "last one left, as a stateful layer of Keras does; that is no stream"
+)
+_IDLE = (
+    ": it starts with zeros, so that its recurrent weights go; state='persist' makes it a kernel"
+)
+_STARTS_ANEW = (
+    "starts anew at every run: only fused kernels keep a state from one to the next",
+    "Make its states inputs and outputs of the model, and convert with state='reset'.",
+)
 _WITHOUT_STATE = ": its steps do not depend on each other, so it is no recurrence"
 
 
@@ -77,6 +90,9 @@ class ChooseForm(Pass):
     def run(self, module: Module) -> PassReport:
         """Write every Scan that the main graph reaches in its form."""
         report = PassReport()
+        if self.state == "persist":
+            for node in loops_that_start_anew(module):
+                report.refused("state-not-kept", node.name, *_STARTS_ANEW)
         before = set(module.functions)
         bodies: dict[str, None] = {}
         graphs = needed_graphs(module)
@@ -101,13 +117,19 @@ class ChooseForm(Pass):
             report.refused("many-states", name, reason + "one (RNN) or two (LSTM)")
         estimate = self._estimate(module, node, scan, recurrences)
         wish = self._wish(scan, estimate)
+        idle = estimate is None and self._is_idle(module, graph, scan)
+        if idle:
+            wish = "unroll"
         try:
             if wish == "unroll":
-                self._unroll(module, graph, node, report, _because(estimate))
+                self._unroll(module, graph, node, report, _IDLE if idle else _because(estimate))
                 return
             if wish == "fused":
                 self._check_quantisable(module, graph)
                 op = _check_fusable(graph, node, scan, self.target)
+                if self.state == "persist" and reads_backwards(scan):
+                    report.note("persists-backwards", name, _BACKWARDS)
+                _give_final_states(module, graph, node, scan)
                 scan_to_fused_call(module, graph, node)
                 because = _because(estimate) if estimate else self._without_estimate(scan)
                 report.fused("form-fused", name, f"becomes one {op}{because}")
@@ -118,14 +140,10 @@ class ChooseForm(Pass):
             estimate = None
         self._loop(module, graph, node, report, estimate)
 
-    def _check_kept(self, name: str, scan: Scan, report: PassReport) -> None:
-        if self.state == "persist" and scan.xs and scan.states:
-            report.refused(
-                "state-not-kept",
-                name,
-                "starts anew at every run: only fused kernels keep a state from one to the next",
-                "Make its states inputs and outputs of the model, and convert with state='reset'.",
-            )
+    def _check_kept(self, node: Node, report: PassReport) -> None:
+        """Say where a state that shall persist starts anew at every run."""
+        if self.state == "persist" and starts_anew(Scan.of(node)):
+            report.refused("state-not-kept", node.name, *_STARTS_ANEW)
 
     def _estimate(
         self, module: Module, node: Node, scan: Scan, recurrences: int
@@ -167,6 +185,21 @@ class ChooseForm(Pass):
             return "fused"
         return "unroll" if scan.unrolled else "while"
 
+    def _is_idle(self, module: Module, graph: Graph, scan: Scan) -> bool:
+        """True for one step of a kernel, of a fixed batch, that starts with zeros at every invoke.
+
+        Nothing recurs in it. In plain operators its products with zeros go, and the recurrent
+        weights with them: two thirds of the file, and of the time.
+        """
+        if (scan.form or self.form) != "auto" or self.state == "persist" or scan.hint:
+            return False
+        if scan.fusion is None or not _is_built_in(scan.fusion):
+            return False
+        if known_trip_count(scan) != 1 or not all(map(is_zeros, scan.states)):
+            return False
+        dims = infer_shapes(module, graph, scan.xs[:1])[scan.xs[0]].dims
+        return dims is not None and len(dims) > 1 and dims[1] >= 0
+
     def _unroll(
         self, module: Module, graph: Graph, node: Node, report: PassReport, why: str
     ) -> None:
@@ -174,11 +207,14 @@ class ChooseForm(Pass):
         wished = "unroll" in (scan.form, self.form)
         if wished:
             self._check_unrollable(scan)
+        self._check_kept(node, report)
         steps, name = known_trip_count(scan), node.name
         keeps = scan.unrolled and not wished and not why
-        self._check_kept(name, scan, report)
         unroll_scan(module, graph, self._spelled_for_loops(module, graph, node))
-        text = f"keeps its {steps} unrolled steps" if keeps else f"unrolled into {steps} steps{why}"
+        noun = "step" if steps == 1 else "steps"
+        text = (
+            f"keeps its {steps} unrolled {noun}" if keeps else f"unrolled into {steps} {noun}{why}"
+        )
         report.note("form-unroll", name, text)
         report.count("unrolled")
 
@@ -191,7 +227,7 @@ class ChooseForm(Pass):
         estimate: Estimate | None,
     ) -> None:
         name, scan = node.name, Scan.of(node)
-        self._check_kept(name, scan, report)
+        self._check_kept(node, report)
         loop = self._spelled_for_loops(module, graph, node)
         tile = self.steps or (estimate.tile if estimate else 1)
         tiled = tile_scan(module, graph, loop, tile) if tile > 1 else None
@@ -243,6 +279,16 @@ class ChooseForm(Pass):
                 f"would be unrolled into {trip} steps, more than max_trip={self.max_trip}",
                 "Raise max_trip of choose-form.",
             )
+
+
+def _give_final_states(module: Module, graph: Graph, node: Node, scan: Scan) -> None:
+    """Let who reads the last output read the state, where the kernel may run no steps.
+
+    There is no last output then, and TFLite would read what is none; the state is the initial one.
+    """
+    given = scan.fusion.results[: len(scan.states)] if scan.fusion is not None else ()
+    if known_trip_count(scan) is None and None not in given:
+        read_final_rows_from_states(module, graph, node)
 
 
 def _is_built_in(fusion: Fusion) -> bool:

@@ -6,9 +6,19 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from hintc.call_graph import functions_of
 from hintc.graphdef.emit import known_array
-from hintc.ir import Graph, Node, Port
+from hintc.ir import ARG, DType, Graph, Node, Port, Tensor
 from hintc.ir.opdefs import is_stateful
+
+_SMALL = 16
+_REARRANGING = (
+    *("BroadcastTo", "ExpandDims", "Reshape", "Slice", "Squeeze", "StridedSlice", "Tile"),
+    "Transpose",
+)
+"""Ops whose result has elements of operand 0 only."""
+_SIZES = ("Rank", "Shape", "Size", "ZerosLike")
+_GIVEN = (ARG, "Placeholder", "PlaceholderWithDefault")
 
 
 def source_of(port: Port) -> Port:
@@ -49,7 +59,7 @@ def reads_first(node: Node) -> bool:
 def is_zeros(port: Port) -> bool:
     """True if every element is provably zero: a constant, Fill with one, a part of such."""
     port = source_of(port)
-    if port.node.op == "Slice":
+    if port.node.op in _REARRANGING:
         return is_zeros(port.node.operands[0])
     if port.node.op == "Fill":
         return is_zeros(port.node.operands[1])
@@ -57,6 +67,28 @@ def is_zeros(port: Port) -> bool:
         return True
     array = known_array(port) if port.node.op == "Const" else None
     return array is not None and array.dtype.kind in "fiub" and not np.any(array)
+
+
+def is_small(node: Node) -> bool:
+    """True for constants that are part of a step, an axis or a forget bias, rather than weights."""
+    value = node.attributes.get("value") if node.op == "Const" else None
+    if not isinstance(value, Tensor) or value.shape.dims is None:
+        return False
+    return int(np.prod(value.shape.dims)) <= (_SMALL if value.dtype is not DType.FLOAT else 1)
+
+
+def is_given(port: Port) -> bool:
+    """True for a value that what is fed may change; sizes of what is fed do not count."""
+    pending, seen = [port], set[Node]()
+    while pending:
+        node = pending.pop().node
+        if node in seen or node.op in _SIZES:
+            continue
+        if node.op in _GIVEN or is_stateful(node) or functions_of(node):
+            return True
+        seen.add(node)
+        pending.extend(node.operands)
+    return False
 
 
 def dimension_of(port: Port) -> tuple[Port, int] | None:

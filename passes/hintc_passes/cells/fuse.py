@@ -50,7 +50,7 @@ def fuse_scans(module: Module, kernel: Kernel) -> PassReport:
         for node, _ in scans:
             scan = Scan.of(node)  # an earlier one may have turned round what this one reads
             try:
-                values = _normal_form(module, scan, shapes, widths)
+                values = normal_form(module, scan, shapes, widths)
                 widths.update(_result_widths(node, values))
                 if _is_candidate(scan, kernel):
                     _complete(module, graph, scan, shapes)
@@ -198,9 +198,20 @@ def _is_one(shape: Shape, axis: int) -> bool:
     return shape.dims is not None and shape.dims[axis] == 1
 
 
-def _normal_form(
+def normal_form(
     module: Module, scan: Scan, shapes: Mapping[Port, Shape], widths: Mapping[Port, int]
 ) -> list[Result]:
+    """Normal forms of what a Scan's step gives: next states, then outputs.
+
+    Args:
+        module: has the step function.
+        scan: the Scan; what it reads need not be sequences yet.
+        shapes: of what it reads, for the refusal.
+        widths: columns of its sequences and states, where they are known.
+
+    Raises:
+        Difference: a result depends on an argument of which no width is known.
+    """
     invariants = [constant_value(port) for port in scan.invariants]
     arguments: list[Result | None] = [
         (Affine.of(Opaque("the time index", "t", 0, 0, 1)),),

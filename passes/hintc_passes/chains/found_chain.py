@@ -8,17 +8,15 @@ import numpy as np
 
 from hintc.graphdef.emit import Emitter
 from hintc.graphdef.shapes import infer_shapes
-from hintc.ir import DType, Module, Node, Port, Scan, Tensor
+from hintc.ir import DType, Module, Node, Port, Scan
 from hintc.remark import Refused
+from hintc_passes.analysis.values import is_small
 from hintc_passes.chains.lanes import NEVER, Chain, Kind, Lane, Lockstep
 from hintc_passes.chains.results import ChainResults
 from hintc_passes.chains.sequences import Elements
 from hintc_passes.chains.step_function import a_value, nodes_of, step_function
 from hintc_passes.chains.unrolled import Unrolled
 from hintc_passes.scans.state_shapes import check_kept
-
-_SMALL = 16
-"""Constants of at most so many elements, an axis or a forget bias, are part of the step."""
 
 
 class FoundChain:
@@ -63,8 +61,8 @@ class FoundChain:
             self._unrolled, chain, self._lockstep, self._inside, backwards=self._backwards
         )
         fixed = [a_value(lane) for lane in chain.of_kind(Kind.FIXED)]
-        small = [p.node for p in dict.fromkeys(fixed) if _is_small(p.node)]
-        invariants = list(dict.fromkeys(p for p in fixed if not _is_small(p.node)))
+        small = [p.node for p in dict.fromkeys(fixed) if is_small(p.node)]
+        invariants = list(dict.fromkeys(p for p in fixed if not is_small(p.node)))
         body = step_function(
             f"{_identifier(name)}_step",
             chain,
@@ -157,13 +155,6 @@ class FoundChain:
                     f"the shape of state {at} is not known",
                     "Give the model's inputs static shapes but for the batch.",
                 )
-
-
-def _is_small(node: Node) -> bool:
-    value = node.attributes.get("value") if node.op == "Const" else None
-    if not isinstance(value, Tensor) or value.shape.dims is None:
-        return False
-    return int(np.prod(value.shape.dims)) <= (_SMALL if value.dtype is not DType.FLOAT else 1)
 
 
 def _identifier(name: str) -> str:

@@ -88,7 +88,8 @@ class Masks:
             return self._compared(node)
         if node.op in _FOLLOWED:
             term = self._read(node.operands[0])
-            return None if term is None else _FOLLOWED[node.op](node, term)
+            found = None if term is None else _FOLLOWED[node.op](node, term)
+            return found or self._lengths(port)
         return _counted(node) or self._lengths(port)
 
     def _row(self, sequence: Port, reverse: bool) -> Term | None:
