@@ -14,11 +14,11 @@ from custom_model import Floats
 from hintc.ops import SVDF, Target, integer_lstm, integer_svdf
 from hintc.ops.fixed_point import Integers, saturated
 from hintc.ops.quantized import Quantized
-from hintc.tflite.cell_ranges import INTERMEDIATES
 from hintc.tflite.flatbuffer import Model, Subgraph
+from hintc.tflite.integers.cell_ranges import INTERMEDIATES
+from hintc.tflite.integers.quantize import IntegerModel, quantize_to_int8
 from hintc.tflite.kernel import Kernel, state_kernels
 from hintc.tflite.legalize import legalize_model
-from hintc.tflite.quantize import IntegerModel, quantize_to_int8
 from kernel_cases import BATCH, Case
 
 

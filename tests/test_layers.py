@@ -151,6 +151,16 @@ def test_folders_of_passes_import_one_way(folder: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_legalisation_knows_nothing_of_integers() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sorted((CORE / "tflite").glob("*.py"))
+        for line, name in imported_modules(path)
+        if name.startswith("hintc.tflite.integers")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_every_folder_of_passes_has_its_place() -> None:
     assert {path.parent.name for path in PLUGIN.glob("*/__init__.py")} == FOLDERS.keys()
 

@@ -31,8 +31,8 @@ from hintc.runtime.interpreter import Interpreter, RuntimeName
 from hintc.runtime.session import Session
 from hintc.tflite.flatbuffer import Model
 from hintc.tflite.inspect import op_counts
+from hintc.tflite.integers.quantize import IntegerModel, quantize_to_int8
 from hintc.tflite.kernel import Kernel, state_kernels
-from hintc.tflite.quantize import IntegerModel, quantize_to_int8
 
 RUNTIMES: tuple[RuntimeName, ...] = ("litert", "tensorflow")
 ALL_RESULTS = test_legalize.ALL_RESULTS

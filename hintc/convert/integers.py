@@ -21,7 +21,7 @@ from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.tensor_info import TensorInfo
 from hintc.source import SourceModel
 from hintc.tflite.flatbuffer import Model
-from hintc.tflite.quantize import IoDtype, quantize_to_int8
+from hintc.tflite.integers.quantize import IoDtype, quantize_to_int8
 from hintc.tflite.state import StateMode
 
 Feeds = Sequence[Mapping[str, Any] | None]

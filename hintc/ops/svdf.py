@@ -81,7 +81,7 @@ SVDF = FusedOp(
         ),
         Constraint(
             "TFLite Micro's kernel crashes without a bias",
-            # of integers one is made: hintc.tflite.svdf
+            # of integers one is made: hintc.tflite.integers.svdf
             lambda use: "bias" in use.slots or use.quantize == "int8",
             targets=("tflm",),
             broken=Broken(

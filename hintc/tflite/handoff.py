@@ -65,7 +65,7 @@ def to_tflite(
         inputs: names of the input tensors, ``:0`` optional; the model's inputs in this order.
         outputs: names of the output tensors, likewise.
         quantize: None; ``"dynamic"``: int8 weights, float arithmetic between them; ``"float16"``:
-            float16 weights; ``"int8"``: float32, ready for `hintc.tflite.quantize`.
+            float16 weights; ``"int8"``: float32, ready for `hintc.tflite.integers.quantize`.
         target: what shall run it.
         state: see `hintc.tflite.legalize.legalize`.
         allow_custom: operators that may stay CUSTOM under their TensorFlow name, because the

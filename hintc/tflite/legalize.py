@@ -112,7 +112,7 @@ def legalize_model(
 ) -> Legalized:
     """As `legalize`, with an account of what was done.
 
-    ``quantize="int8"`` gives what `hintc.tflite.quantize` takes: a float32 model of such kernels
+    ``quantize="int8"`` gives what `hintc.tflite.integers` takes: a float32 model of such kernels
     only as the quantiser knows.
     """
     for name, value, allowed in (

@@ -15,8 +15,8 @@ from collections.abc import Collection
 import numpy as np
 
 from hintc.tflite.flatbuffer import Operator, Subgraph
+from hintc.tflite.integers.ranges import Ranges
 from hintc.tflite.kernel import state_kernels
-from hintc.tflite.ranges import Ranges
 
 
 def separate_inputs(subgraph: Subgraph, in_float: Collection[str], ranges: Ranges) -> None:

@@ -1,10 +1,9 @@
 """Calibration: the range of every float tensor of a legalised model, over sample inputs.
 
-The model runs with all its tensors as outputs, and so do the bodies of its loops
-(`hintc.tflite.body_ranges`). What an LSTM keeps inside follows from what it reads
-(`hintc.tflite.cell_ranges`). TensorFlow's own calibrator is not asked: of an LSTM's cell state it
-sees the last step alone, it ignores initial states that the model computes, and it crashes on
-states and loops of fixed sizes (measured).
+The model runs with all its tensors as outputs, and so do the bodies of its loops (`body_ranges`).
+What an LSTM keeps inside follows from what it reads (`cell_ranges`). TensorFlow's own calibrator is
+not asked: of an LSTM's cell state it sees the last step alone, it ignores initial states that the
+model computes, and it crashes on states and loops of fixed sizes (measured).
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ import numpy as np
 
 from hintc.errors import HintcError
 from hintc.runtime.kernels import AnyKernel
-from hintc.tflite.body_ranges import BodyRanges, control_operands
-from hintc.tflite.cell_ranges import LstmTrace
 from hintc.tflite.flatbuffer import Model, Subgraph
+from hintc.tflite.integers.body_ranges import BodyRanges, control_operands
+from hintc.tflite.integers.cell_ranges import LstmTrace
+from hintc.tflite.integers.ranges import Range, Ranges, Sample, joint, range_of, runs
 from hintc.tflite.kernel import Kernel, state_kernels
-from hintc.tflite.ranges import Range, Ranges, Sample, joint, range_of, runs
 
 Progress = Callable[[int, int], None]
 """Told how many samples of how many are done."""

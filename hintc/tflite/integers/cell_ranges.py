@@ -8,8 +8,8 @@ import numpy as np
 
 from hintc.ops.sequence_lstm import sequences
 from hintc.tflite.flatbuffer import Array
+from hintc.tflite.integers.ranges import Range, Ranges, joint, range_of
 from hintc.tflite.kernel import Kernel
-from hintc.tflite.ranges import Range, Ranges, joint, range_of
 
 _TOGETHER = 64
 """So many samples of one shape are computed at once, as one batch."""

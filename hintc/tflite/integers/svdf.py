@@ -24,8 +24,8 @@ import numpy as np
 
 from hintc.ops.integer_svdf import STATE_MAX, TIME_WEIGHT_MAX
 from hintc.tflite.flatbuffer import Array, Operator, Subgraph
+from hintc.tflite.integers.ranges import Range, Ranges, joint, range_of
 from hintc.tflite.kernel import Kernel, state_kernels
-from hintc.tflite.ranges import Range, Ranges, joint, range_of
 from hintc.tflite.schema import schema
 
 _LEAST, _STEPS = -128, 255

@@ -14,7 +14,7 @@ import numpy as np
 from hintc.runtime.interpreter import Interpreter
 from hintc.runtime.kernels import AnyKernel
 from hintc.tflite.flatbuffer import Array, Model, Operator, Subgraph
-from hintc.tflite.ranges import Ranges, joint, range_of
+from hintc.tflite.integers.ranges import Ranges, joint, range_of
 
 Values = Mapping[int, Array]
 """Tensor of a subgraph -> its value in one run."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
-from hintc.tflite.ranges import Range, Ranges, joint
+from hintc.tflite.integers.ranges import Range, Ranges, joint
 
 _ANY: Range = (-1.0, 1.0)
 """Where nothing else is known."""

@@ -1,7 +1,7 @@
 """Full integer quantisation of a legalised model: ranges, TensorFlow's quantiser, states.
 
 Legalised in float, the model is calibrated; then it is cut at its states, quantised, and joined
-again; see `hintc.tflite.calibrate` and `hintc.tflite.state_cut`.
+again; see `hintc.tflite.integers.calibrate` and `hintc.tflite.integers.state_cut`.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from hintc.errors import HintcError
 from hintc.ops import Target
 from hintc.runtime.kernels import AnyKernel
 from hintc.runtime.stream import captured_output
-from hintc.tflite.calibrate import Progress, tensor_ranges, with_intermediates
-from hintc.tflite.cell_ranges import too_large
 from hintc.tflite.dequantize import recompute_constants
-from hintc.tflite.fine_products import coarsen_fine_products
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
-from hintc.tflite.integer_ends import make_ends_integer
-from hintc.tflite.keep_float import float_tensors, held_tensors
-from hintc.tflite.kernel import Kernel, state_kernels
-from hintc.tflite.kernel_inputs import separate_inputs
-from hintc.tflite.legalize import Note
-from hintc.tflite.loop_copies import copy_moved_inputs
-from hintc.tflite.micro_operators import TAKES
-from hintc.tflite.moved_floats import move_floats
-from hintc.tflite.moved_values import requantise_moved_values
-from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
-from hintc.tflite.ranges import Ranges, Sample, set_ranges
-from hintc.tflite.runtime_version import raise_runtime_version
-from hintc.tflite.silent_ranges import silent_ranges
-from hintc.tflite.state import StateMode
-from hintc.tflite.state_cut import cut_states, join_states
-from hintc.tflite.svdf import (
+from hintc.tflite.integers.calibrate import Progress, tensor_ranges, with_intermediates
+from hintc.tflite.integers.cell_ranges import too_large
+from hintc.tflite.integers.ends import make_ends_integer
+from hintc.tflite.integers.fine_products import coarsen_fine_products
+from hintc.tflite.integers.keep_float import float_tensors, held_tensors
+from hintc.tflite.integers.kernel_inputs import separate_inputs
+from hintc.tflite.integers.moved_floats import move_floats
+from hintc.tflite.integers.moved_values import requantise_moved_values
+from hintc.tflite.integers.ranges import Ranges, Sample, set_ranges
+from hintc.tflite.integers.silent_ranges import silent_ranges
+from hintc.tflite.integers.state_cut import cut_states, join_states
+from hintc.tflite.integers.svdf import (
     cut_tails,
     keep_relu,
     no_integer_form,
     split_tanh,
     take_integer_form,
 )
+from hintc.tflite.kernel import Kernel, state_kernels
+from hintc.tflite.legalize import Note
+from hintc.tflite.loop_copies import copy_moved_inputs
+from hintc.tflite.micro_operators import TAKES
+from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
+from hintc.tflite.runtime_version import raise_runtime_version
+from hintc.tflite.state import StateMode
 from hintc.tflite.weights import WeightStore
 
 IoDtype = Literal["float32", "int8"]
