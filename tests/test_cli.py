@@ -5,28 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import cli_passes
 import small_models
 from hintc.cli import main
 from hintc.runtime.interpreter import Interpreter
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def graph(tmp_path: Path) -> str:
-    return str(small_models.write(small_models.dense_graph(), tmp_path / "g.pb"))
-
-
-@pytest.fixture
-def own_passes() -> Iterator[None]:
-    with cli_passes.own_passes():
-        yield
 
 
 def test_convert(tmp_path: Path, graph: str, capfd: Capture) -> None:

@@ -11,8 +11,6 @@ from typing import Any, ClassVar
 import pytest
 from click.testing import CliRunner
 
-import cli_passes
-import small_models
 from hintc.cli import main
 from hintc.cli.main import cli
 from hintc.ir import Module
@@ -21,17 +19,6 @@ from hintc.remark import PassReport
 from hintc.rewrite import Pass, RewritePass
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def graph(tmp_path: Path) -> str:
-    return str(small_models.write(small_models.dense_graph(), tmp_path / "g.pb"))
-
-
-@pytest.fixture
-def own_passes() -> Iterator[None]:
-    with cli_passes.own_passes():
-        yield
 
 
 @pytest.mark.usefixtures("own_passes")

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import cli_passes
-import small_models
 from hintc.cli import main
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def graph(tmp_path: Path) -> str:
-    return str(small_models.write(small_models.dense_graph(), tmp_path / "g.pb"))
-
-
-@pytest.fixture
-def own_passes() -> Iterator[None]:
-    with cli_passes.own_passes():
-        yield
 
 
 @pytest.mark.usefixtures("own_passes")
