@@ -265,12 +265,6 @@ def test_what_starts_anew_is_an_error(build: Build, steps: int, reasons: Sequenc
         assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("form", ["while", "unroll"])
-def test_other_forms_keep_no_state(form: Any) -> None:
-    with pytest.raises(HintcError, match="starts anew at every run"):
-        Source(static(legacy("LSTMCell")), 5).convert(form=form)
-
-
 def test_what_is_no_stream_may_stay_beside_one() -> None:
     """A loop whose start is computed from the input has no state of its own."""
 
