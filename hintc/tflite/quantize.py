@@ -30,7 +30,7 @@ from hintc.tflite.legalize import Note
 from hintc.tflite.loop_copies import copy_moved_inputs
 from hintc.tflite.micro_operators import TAKES
 from hintc.tflite.moved_floats import move_floats
-from hintc.tflite.moved_values import requantise_moved_values
+from hintc.tflite.moved_values import moved_ranges, requantise_moved_values
 from hintc.tflite.prune import remove_unused_producers, remove_unused_storage
 from hintc.tflite.ranges import Ranges, Sample, set_ranges
 from hintc.tflite.runtime_version import raise_runtime_version
@@ -111,6 +111,7 @@ def quantize_to_int8(
     ranges = tensor_ranges(
         model, samples, persist=state == "persist", progress=progress, kernels=kernels
     )
+    ranges |= moved_ranges(model, ranges)
     ranges |= silent_ranges(model, ranges)
     cut_tails(ranges, before_tanh)
     notes: list[Note] = []
