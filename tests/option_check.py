@@ -67,7 +67,7 @@ class Choice:
 FLOAT = Choice()
 HYBRID = Choice({"quantize": "dynamic"}, wiring=1e-3, largest=0.3, mean=0.05)
 HALF = Choice({"quantize": "float16"}, largest=1e-3, mean=1e-3)
-INTEGER = Choice({"quantize": "int8"}, wiring=0.03, largest=0.3, mean=0.03)
+INTEGER = Choice({"quantize": "int8"}, wiring=0.03, largest=0.3, mean=0.1)
 MICRO = Choice({"target": "tflm"}, micro=True)
 STREAM = Choice({"state": "persist"}, stream=True)
 

@@ -143,6 +143,7 @@ def _converted(
     import tensorflow as tf
 
     graph_def = _without_hints(trimmed(graph_def, [*inputs, *outputs]))
+    graph_def = _without_shape_checks(graph_def)
     graph = tf.Graph()
     captured = None
     try:
@@ -191,6 +192,24 @@ def _without_hints(graph_def: Any) -> Any:
     for node in plain.node:
         for key in [key for key in node.attr if key.startswith(marks)]:
             del node.attr[key]
+    return plain
+
+
+def _without_shape_checks(graph_def: Any) -> Any:
+    """The graph with an Identity in place of each EnsureShape.
+
+    TFLite has none, and the converter takes out only those that surely hold.
+    """
+    bodies = (graph_def.node, *(function.node_def for function in graph_def.library.function))
+    if not any(node.op == "EnsureShape" for nodes in bodies for node in nodes):
+        return graph_def
+    plain = type(graph_def)()
+    plain.CopyFrom(graph_def)
+    for nodes in (plain.node, *(function.node_def for function in plain.library.function)):
+        for node in nodes:
+            if node.op == "EnsureShape":
+                node.op = "Identity"
+                del node.attr["shape"]
     return plain
 
 

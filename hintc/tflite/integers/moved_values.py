@@ -14,6 +14,7 @@ import numpy as np
 
 from hintc.ops import Target
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
+from hintc.tflite.integers.ranges import Range, Ranges, joint, range_of
 
 _MOVED = {
     **dict.fromkeys(("REVERSE_V2", "TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"), 0),
@@ -23,8 +24,48 @@ _MOVED = {
     "SPLIT": 1,
 }
 """Operators that copy values -> which operand has them."""
+_JOINED = ("CONCATENATION", "PACK")
+"""Operators that put their operands beside each other."""
 _MOVED_IN_MICRO = {**_MOVED, "RELU6": 0}
 """In TFLite Micro: its micro/kernels/activations.cc clips at the input's 6, and copies the rest."""
+
+
+def moved_ranges(model: Model, ranges: Ranges) -> Ranges:
+    """The ranges of what such operators read, for their results too; joined ones for joined values.
+
+    The quantiser gives both ends one scale, and takes it from either. By that of a single result, a
+    step of a sequence or a few words of a table, all else that the operand holds would be clipped.
+
+    Args:
+        model: legalised, in float.
+        ranges: what was measured.
+
+    Returns:
+        The new ranges of the results.
+    """
+    found: Ranges = {}
+    for number, subgraph in enumerate(model.subgraphs):
+        for op in subgraph.operators:
+            moved = [
+                found.get((number, t)) or ranges.get((number, t)) or _range_of_constant(subgraph, t)
+                for t in _moved_operands(subgraph, op)
+            ]
+            results = [(number, int(result)) for result in op.outputs]
+            if moved and None not in moved:
+                found |= dict.fromkeys((r for r in results if r in ranges), joint(*moved))
+    return found
+
+
+def _moved_operands(subgraph: Subgraph, op: Operator) -> list[int]:
+    name = subgraph.model.op_name(op)
+    if name in _JOINED:
+        return list(op.inputs)
+    return [op.inputs[_MOVED[name]]] if name in _MOVED else []
+
+
+def _range_of_constant(subgraph: Subgraph, tensor: int) -> Range | None:
+    value = subgraph.constant(tensor)
+    return None if value is None or value.dtype != np.float32 else range_of(value)
 
 
 def requantise_moved_values(model: Model, target: Target) -> int:

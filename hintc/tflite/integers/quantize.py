@@ -26,7 +26,7 @@ from hintc.tflite.integers.fine_products import coarsen_fine_products
 from hintc.tflite.integers.keep_float import float_tensors, held_tensors
 from hintc.tflite.integers.kernel_inputs import separate_inputs
 from hintc.tflite.integers.moved_floats import move_floats
-from hintc.tflite.integers.moved_values import requantise_moved_values
+from hintc.tflite.integers.moved_values import moved_ranges, requantise_moved_values
 from hintc.tflite.integers.ranges import Ranges, Sample, set_ranges
 from hintc.tflite.integers.silent_ranges import silent_ranges
 from hintc.tflite.integers.state_cut import cut_states, join_states
@@ -111,6 +111,7 @@ def quantize_to_int8(
     ranges = tensor_ranges(
         model, samples, persist=state == "persist", progress=progress, kernels=kernels
     )
+    ranges |= moved_ranges(model, ranges)
     ranges |= silent_ranges(model, ranges)
     cut_tails(ranges, before_tanh)
     notes: list[Note] = []
