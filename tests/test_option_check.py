@@ -24,6 +24,7 @@ SAMPLE = (
     (130, "tflm"),  # relu6, which TFLite Micro takes for tanh
     (137, "int8 unroll"),  # a product of zeros
     (103, "dynamic latency"),
+    (2001, "int8 latency"),  # an EnsureShape in unrolled steps
     (321, "int8 latency"),  # rows of which one gave all their scale
 )
 """What the hunt found once."""
