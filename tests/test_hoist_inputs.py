@@ -68,6 +68,9 @@ def test_it_converts_with_any_batch() -> None:
     graph_def = traced(model, x=SPEC)
     converted = hintc.convert(graph_def, ["x"], ["y_0"])
     assert [r.code for r in converted.report.remarks].count("inputs-hoisted") == 1
+    # with reshaped rows around it, XNNPACK gave wrong numbers in one interpreter of a hundred
+    assert "RESHAPE" not in converted.report.operators
+    assert "BATCH_MATMUL" not in converted.report.operators
     for batch, steps in ((1, 5), (3, 7)):
         feeds = {"x": feed(batch, steps)}
         (expected,) = run_graph_def(graph_def, feeds, ["y_0"])
