@@ -29,9 +29,9 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "int8 weights", "integers")
 ASSUMED_STEPS = 32
 """Where the number of steps is known at run time only."""
 CACHE = 4 << 20
-"""Bytes of weights that stay at hand; each copy of a step has its own packed weights. With 3 or
-4 MB the fitted estimates choose best (a chosen form then takes at most 1.08 times what the fastest
-measured one does), with 1 or 8 MB worse (1.5)."""
+"""Bytes of weights that stay at hand; each copy of a step has its own packed weights. With 4 to 6 MB
+the fitted estimates choose best (a chosen form then takes at most 1.03 times what the fastest
+measured one does), with 1 or 16 MB worse (1.75, 1.32)."""
 MOST_STEPS = 10
 """In one iteration of a loop."""
 _SMALL = 1024
