@@ -24,14 +24,14 @@ PRICES = HERE.parent / "passes" / "hintc_passes" / "scans" / "form_costs.json"
 
 
 def terms_of(row: dict[str, str]) -> dict[str, float]:
-    """The terms of one measured form."""
+    """The terms of one measured form: of all recurrences of its model, which are alike."""
     from hintc_passes.scans.form_cost import FormName, Precision, Work, terms
 
-    # models of one recurrence were measured
-    work = Work(*(int(row.get(field.name, 1)) for field in fields(Work)))
+    work = Work(*(int(row[field.name]) for field in fields(Work)))
     form: FormName = row["form"]  # type: ignore[assignment]
     precision: Precision = row["precision"]  # type: ignore[assignment]
-    return terms(work, form, precision, int(row["tile"]))
+    one = terms(work, form, precision, int(row["tile"]))
+    return {name: amount * work.recurrences for name, amount in one.items()}
 
 
 def measured() -> dict[str, list[dict[str, str]]]:

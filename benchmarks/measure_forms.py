@@ -1,4 +1,4 @@
-"""Measures single layers in every form and writes ``benchmarks/forms.csv``.
+"""Measures layers in every form and writes ``benchmarks/forms.csv``.
 
 `fit_forms.py` fits the prices of `hintc_passes.scans.form_cost` to that. One thread; a time is the
 fastest sample of a race of all forms of a layer.
@@ -22,15 +22,15 @@ from racing import race
 HERE = Path(__file__).parent
 BEYOND = ((32, 16, 50, 1), (96, 40, 16, 1), (64, 64, 64, 4))
 """Points that the benchmark's grid does not have."""
-LAYERS: tuple[Kind, ...] = ("one layer", "GRU")
-WORK = ("steps", "batch", "operations", "elements", "weights", "inputs", "outputs")
+LAYERS: tuple[Kind, ...] = ("one layer", "bidirectional", "GRU")
+WORK = ("steps", "batch", "operations", "elements", "weights", "inputs", "outputs", "recurrences")
 COLUMNS = ("kind", "units", "precision", *WORK, "form", "tile", "nanoseconds")
 TILES = (1, 2, 4, 5, 8, 10)
 ROUNDS = 15
 
 
 def work_in(model: Any) -> dict[str, int]:
-    """What `form_cost` counts in a model of one recurrence."""
+    """What `form_cost` counts in a model of one recurrence, or of several alike."""
     import hintc
     from hintc.instrument import Instrument
     from hintc.ir import SCAN
@@ -42,7 +42,8 @@ def work_in(model: Any) -> dict[str, int]:
         def before_pass(self, step: Any, module: Any) -> None:
             if step.name == "choose-form":
                 scans = [n for n in module.graph if n.op == SCAN]
-                found.extend(asdict(work_of(module, n)[0]) for n in scans)
+                works = {work_of(module, n)[0] for n in scans}
+                found.extend(asdict(work) | {"recurrences": len(scans)} for work in works)
 
     hintc.compile(model, instruments=[Watch()])
     (only,) = found
@@ -94,12 +95,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "forms.csv")
     parser.add_argument("--points", type=int, default=None, help="only so many, to try it out")
     options = parser.parse_args()
-    layers = [
+    cases = (
         Case(kind, *point, precision)
         for point in (*GRID, *BEYOND)[: options.points]
         for kind in LAYERS
         for precision in PRECISIONS
-    ]
+    )
+    layers = [case for case in cases if case.is_measured]
     with options.out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -28,10 +28,10 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "int8 weights", "integers")
 
 ASSUMED_STEPS = 32
 """Where the number of steps is known at run time only."""
-CACHE = 4 << 20
-"""Bytes of weights that stay at hand; each copy of a step has its own packed weights. With 4 to 6 MB
-the fitted estimates choose best (a chosen form then takes at most 1.03 times what the fastest
-measured one does), with 1 or 16 MB worse (1.75, 1.32)."""
+CACHE = 9 << 20
+"""Bytes of weights that stay at hand; each copy of a step has its own packed weights. With 9 MB a
+form that the fitted estimates choose takes at most 1.17 times what the fastest measured one does,
+with 4 or 12 MB up to 1.5 or 1.3."""
 MOST_STEPS = 10
 """In one iteration of a loop."""
 _SMALL = 1024
