@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from hintc.remark import Remark
     from hintc.report import Report
 
 
@@ -33,8 +35,15 @@ def _show_tables(report: Report, to_stderr: bool) -> None:
 
     console = Console(stderr=to_stderr)
     console.print(f"[bold]{_plain(report.source)}[/bold]")
-    tables = (_fused, _not_fused, _forms, _notes, _numbers, _cost)
-    for table in (make(report) for make in tables):
+    tables = (
+        _remarks("Fused", "how", report.fused),
+        _not_fused(report),
+        _remarks("Loops and unrolled steps", "what", report.forms),
+        _remarks("Notes", "what", report.notes),
+        _numbers(report),
+        _cost(report),
+    )
+    for table in tables:
         if table.row_count:
             console.print(table)
 
@@ -54,9 +63,9 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _fused(report: Report) -> Table:
-    table = _table("Fused", "node", "how")
-    for remark in report.fused:
+def _remarks(title: str, said: str, remarks: Iterable[Remark]) -> Table:
+    table = _table(title, "node", said)
+    for remark in remarks:
         table.add_row(_plain(remark.node), _plain(remark.reason))
     return table
 
@@ -65,20 +74,6 @@ def _not_fused(report: Report) -> Table:
     table = _table("Not fused", "node", "why", "what would help")
     for remark in report.not_fused:
         table.add_row(_plain(remark.node), _plain(remark.reason), _plain(remark.remedy))
-    return table
-
-
-def _forms(report: Report) -> Table:
-    table = _table("Loops and unrolled steps", "node", "what")
-    for remark in report.forms:
-        table.add_row(_plain(remark.node), _plain(remark.reason))
-    return table
-
-
-def _notes(report: Report) -> Table:
-    table = _table("Notes", "node", "what")
-    for remark in report.notes:
-        table.add_row(_plain(remark.node), _plain(remark.reason))
     return table
 
 

@@ -9,11 +9,10 @@ converts.
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
+from hintc.tflite.integers.written_through import written_through
 from hintc.tflite.schema import schema
 
 _PRODUCTS = frozenset(("BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"))
@@ -37,16 +36,12 @@ def _coarsen(subgraph: Subgraph) -> int:
         operators.append(op)
         scale = _coarser(subgraph, op)
         if scale:
-            result = int(op.outputs[0])
-            made = copy.copy(subgraph.tensor(result))
-            made.name = f"{subgraph.tensor_name(result)}/coarse".encode()
-            made.quantization = schema().QuantizationParametersT()
-            made.quantization.scale, made.quantization.zeroPoint = [scale], [0]
-            subgraph.graph.tensors.append(made)
-            op.outputs[0] = len(subgraph.graph.tensors) - 1
             operators.append(
-                subgraph.make_op("QUANTIZE", [op.outputs[0]], [result], options="QuantizeOptions")
+                written_through(subgraph, op, 0, "coarse", "QUANTIZE", "QuantizeOptions")
             )
+            scales = schema().QuantizationParametersT()
+            scales.scale, scales.zeroPoint = [scale], [0]
+            subgraph.tensor(op.outputs[0]).quantization = scales
     added = len(operators) - len(subgraph.operators)
     subgraph.operators = operators
     return added

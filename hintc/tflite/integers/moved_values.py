@@ -7,7 +7,6 @@ QUANTIZE converts.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from hintc.ops import Target
 from hintc.tflite.flatbuffer import Model, Operator, Subgraph
 from hintc.tflite.integers.ranges import Range, Ranges, joint, range_of
+from hintc.tflite.integers.written_through import written_through
 
 _MOVED = {
     **dict.fromkeys(("REVERSE_V2", "TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"), 0),
@@ -89,16 +89,11 @@ def _requantise(subgraph: Subgraph, moved: Mapping[str, int]) -> int:
         source = op.inputs[place]
         for number, result in enumerate(op.outputs):
             if _scale(subgraph, result) != _scale(subgraph, source):
-                made = copy.copy(subgraph.tensor(result))
-                made.name = f"{subgraph.tensor_name(result)}/moved".encode()
-                made.quantization = subgraph.tensor(source).quantization
-                subgraph.graph.tensors.append(made)
-                op.outputs[number] = len(subgraph.graph.tensors) - 1
                 operators.append(
-                    subgraph.make_op(
-                        "QUANTIZE", [op.outputs[number]], [result], options="QuantizeOptions"
-                    )
+                    written_through(subgraph, op, number, "moved", "QUANTIZE", "QuantizeOptions")
                 )
+                moved_to = subgraph.tensor(op.outputs[number])
+                moved_to.quantization = subgraph.tensor(source).quantization
     added = len(operators) - len(subgraph.operators)
     subgraph.operators = operators
     return added

@@ -17,7 +17,6 @@ Behind the quantiser RELU6 becomes RELU, with a scale that ends at 6.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -25,6 +24,7 @@ import numpy as np
 from hintc.ops.integer_svdf import STATE_MAX, TIME_WEIGHT_MAX
 from hintc.tflite.flatbuffer import Array, Operator, Subgraph
 from hintc.tflite.integers.ranges import Range, Ranges, joint, range_of
+from hintc.tflite.integers.written_through import written_through
 from hintc.tflite.kernel import Kernel, state_kernels
 from hintc.tflite.schema import schema
 
@@ -199,14 +199,7 @@ def _result_through(
     kernel: Kernel, name: str, operator: str, *, options: str | None = None
 ) -> Operator:
     """An operator that makes the kernel's result of another tensor, which the kernel gives now."""
-    graph, result = kernel.subgraph, kernel.op.outputs[0]
-    made = copy.copy(graph.tensor(result))
-    made.name = f"{graph.tensor_name(result)}/{name}".encode()
-    made.quantization = None
-    graph.graph.tensors.append(made)
-    inner = len(graph.graph.tensors) - 1
-    kernel.op.outputs = [inner]
-    return graph.make_op(operator, [inner], [result], options=options)
+    return written_through(kernel.subgraph, kernel.op, 0, name, operator, options)
 
 
 def _place_behind(subgraph: Subgraph, behind: Mapping[int, Operator]) -> None:
